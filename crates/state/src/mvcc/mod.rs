@@ -2,6 +2,7 @@
 //! joins them with the B+tree. Not here: what a transaction means (`txn`), and who watches (`watch`).
 
 mod event;
+pub mod index;
 mod revision;
 
 pub use event::{Event, EventKind};
