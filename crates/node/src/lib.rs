@@ -1,0 +1,21 @@
+//! One member: the loop that joins raft, the files and the replicated state. A plain value: inputs are
+//! calls, outputs are what [`Node::turn`] hands back, and both the server and a simulated world drive it.
+//!
+//! Not here: threads, clocks, sockets, randomness; what requests mean (`etch_state`); files
+//! (`etch_disk`).
+
+#![forbid(unsafe_code)]
+
+mod log;
+mod logger;
+mod node;
+mod output;
+mod pending;
+mod reads;
+mod recover;
+mod view;
+
+pub use node::{Config, Node};
+pub use output::{Commit, LogWrite, Note, Output, SaveSnapshot};
+pub use recover::{Identity, Recovered, RecoverError, Recovery};
+pub use view::View;

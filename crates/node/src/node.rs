@@ -1,0 +1,356 @@
+//! The member's parts and its inputs: proposals, reads, ticks, and word from the disk. Not here: what is
+//! done with raft's output (`turn`), and what happens by itself as time goes by (`upkeep`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_api::internal::{Header, RequestKind, encode_entry_from};
+use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
+use etch_state::State;
+use prost::Message as _;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, MessageType};
+use raft::{RawNode, StateRole};
+
+use crate::log::Log;
+use crate::output::SaveSnapshot;
+use crate::pending::Pending;
+use crate::reads::Reads;
+use crate::recover::Recovered;
+use crate::view::View;
+use crate::{logger, turn};
+
+/// What the member is told at its start. Times are milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member's id.
+    pub id: u64,
+    /// Its name, published to the cluster.
+    pub name: String,
+    /// Where clients reach it, published to the cluster.
+    pub client_urls: Vec<String>,
+    /// Time between two ticks of raft, and between two heartbeats of a leader (`--heartbeat-interval`).
+    pub heartbeat_ms: u64,
+    /// Time without a leader before a member stands for election (`--election-timeout`).
+    pub election_ms: u64,
+    /// Ask before standing (`--pre-vote`).
+    pub pre_vote: bool,
+    /// Applied entries between two raft snapshots (`--snapshot-count`).
+    pub snapshot_count: u64,
+    /// Entries kept in memory behind a snapshot for slow followers (`--snapshot-catchup-entries`).
+    pub catchup_entries: u64,
+    /// The largest entry (`--max-request-bytes`).
+    pub max_request_bytes: usize,
+    /// How long a caller waits at the most.
+    pub request_timeout_ms: u64,
+    /// Keys looked at in one step of a compaction (`--compaction-batch-limit`).
+    pub compaction_batch: usize,
+    /// Pause between two steps (`--compaction-sleep-interval`).
+    pub compaction_pause_ms: u64,
+    /// Longest time between a change and its commit to the B+tree (`--backend-batch-interval`).
+    pub commit_interval_ms: u64,
+    /// Changes that are committed at once without waiting for it (`--backend-batch-limit`).
+    pub commit_changes: usize,
+    /// Seed of what must differ from run to run: request ids and election timeouts.
+    pub seed: u64,
+}
+
+/// The clock, and what is due when.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    pub now_ms: u64,
+    pub tick_due: u64,
+    pub lease_due: u64,
+    pub compaction_due: u64,
+    pub commit_due: u64,
+    /// Publishing ourselves or the cluster version is proposed again if it has not come through by then.
+    pub publish_due: u64,
+    pub version_due: u64,
+}
+
+/// How far the WAL has come.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Writes handed out and not yet durable: raft's number, and the commit index that they record.
+    pub in_flight: VecDeque<(u64, Option<u64>)>,
+    /// A hard state of which only the commit index is new. Nobody waits for it: it goes along with the
+    /// next write, or alone before a commit of the B+tree.
+    pub held: Option<HardState>,
+    /// The highest commit index that is durably recorded.
+    pub commit: u64,
+}
+
+/// How far the B+tree has come.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    /// The index that it holds.
+    pub index: u64,
+    /// A commit is under way.
+    pub busy: bool,
+    /// Somebody wants a commit now.
+    pub hurry: bool,
+    /// The raft snapshot that is being saved along with it.
+    pub saving: Option<SaveSnapshot>,
+    /// The index of the newest raft snapshot.
+    pub snapshot_index: u64,
+    /// Callers of a physical compaction: its revision, and the index whose commit they wait for once the
+    /// compaction itself is done.
+    pub snapshot_wanted: bool,
+}
+
+/// Callers that wait for more than their own entry.
+pub(crate) struct Deferred<T> {
+    /// Refused for lack of space; told so once the alarm is up.
+    pub no_space: Vec<T>,
+    /// The alarm for them is under way.
+    pub alarm_proposed: bool,
+    /// Physical compactions: told once the compaction to this revision is done and committed.
+    pub compactions: Vec<(i64, T, etch_state::Reply)>,
+    /// The same, done, waiting for the commit of this index.
+    pub committing: Vec<(u64, T, etch_state::Reply)>,
+    /// Compactions whose callers want them physical, by request id.
+    pub physical: Vec<u64>,
+}
+
+/// One member of a cluster. `T` is whatever the driver needs to find a caller again.
+pub struct Node<T> {
+    pub(crate) config: Config,
+    pub(crate) raft: RawNode<Log>,
+    pub(crate) state: State,
+    pub(crate) view: Arc<View>,
+    pub(crate) inbox: Vec<Entry>,
+    pub(crate) pending: Pending<T>,
+    pub(crate) reads: Reads<T>,
+    pub(crate) deferred: Deferred<T>,
+    pub(crate) early: Vec<(T, Error)>,
+    pub(crate) written: Written,
+    pub(crate) committed: Committed,
+    pub(crate) clock: Clock,
+    pub(crate) conf_state: ConfState,
+    pub(crate) published: bool,
+    pub(crate) stopped: bool,
+}
+
+/// Callers beyond this many are refused: the queue before raft is bounded.
+const PENDING_MAX: usize = 100_000;
+/// Bytes of uncommitted values beyond which proposals are refused until the B+tree has caught up.
+const TAIL_MAX: usize = 512 << 20;
+/// Raft's messages to followers carry at most this much, as etcd's do.
+const MESSAGE_MAX: u64 = 1 << 20;
+/// And a turn applies at most about this much before it hands out what it has.
+const APPLY_MAX: u64 = 4 << 20;
+
+impl<T> Node<T> {
+    /// The member as its files left it. `start_ms` is the wall clock now; all later times are those
+    /// of [`Node::advance`].
+    pub fn new(config: Config, recovered: Recovered, start_ms: u64) -> Self {
+        let Recovered { state, log, conf_state, snapshot_index, durable_commit, .. } = recovered;
+        let applied = state.index();
+        let ticks = (config.election_ms / config.heartbeat_ms.max(1)).max(2) as usize;
+        let raft_config = raft::Config {
+            id: config.id,
+            election_tick: ticks,
+            heartbeat_tick: 1,
+            applied,
+            max_size_per_msg: MESSAGE_MAX,
+            max_inflight_msgs: 512,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            max_committed_size_per_ready: APPLY_MAX,
+            ..raft::Config::default()
+        };
+        let raft = RawNode::new(&raft_config, log, &logger::silent())
+            .unwrap_or_else(|e| panic!("raft refuses the log that was recovered: {e}"));
+        let view = Arc::new(View::default());
+        view.set_applied(applied);
+        view.set_applied_term(state.term());
+        view.set_committed(raft.raft.raft_log.committed);
+        view.set_term(raft.raft.term);
+        view.set_snapshot_index(snapshot_index);
+        let mut node = Self {
+            pending: Pending::new(config.id, start_ms),
+            reads: Reads::new(config.seed),
+            config,
+            raft,
+            state,
+            view,
+            inbox: Vec::new(),
+            deferred: Deferred {
+                no_space: Vec::new(),
+                alarm_proposed: false,
+                compactions: Vec::new(),
+                committing: Vec::new(),
+                physical: Vec::new(),
+            },
+            early: Vec::new(),
+            written: Written { commit: durable_commit, ..Written::default() },
+            committed: Committed { index: applied, snapshot_index, ..Committed::default() },
+            clock: Clock::default(),
+            conf_state,
+            published: false,
+            stopped: false,
+        };
+        turn::settle_election_timeout(&mut node);
+        node
+    }
+
+    /// What other threads may look at.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
+    }
+
+    /// The replicated state, for its shared parts.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Proposes a request: its kind and the client's own bytes. The caller gets the outcome in a later
+    /// turn, or why it was not even tried. Without a caller nobody is told.
+    pub fn propose(&mut self, header: &Header<'_>, kind: RequestKind, body: &[u8], caller: Option<T>) {
+        if let Err(why) = self.admit(kind) {
+            return self.refuse(caller, why);
+        }
+        let id = self.pending.register(caller, self.clock.now_ms + self.config.request_timeout_ms);
+        let data = encode_entry_from(&Header { id, ..*header }, kind, body);
+        if data.len() > self.config.max_request_bytes {
+            let caller = self.pending.take(id);
+            return self.refuse(caller, Error::RequestTooLarge);
+        }
+        self.inbox.push(Entry { data, ..Entry::default() });
+    }
+
+    /// The same for a compaction whose caller wants to wait until its work is done and committed.
+    pub fn propose_physical_compaction(&mut self, header: &Header<'_>, body: &[u8], caller: T) {
+        let before = self.inbox.len();
+        self.propose(header, RequestKind::Compaction, body, Some(caller));
+        if self.inbox.len() > before {
+            self.deferred.physical.push(self.pending.last_id());
+        }
+    }
+
+    /// Proposes a change of the membership; `context` is the member as etcd writes it there.
+    pub fn propose_change(&mut self, kind: ConfChangeType, member: u64, context: Bytes, caller: T) {
+        if let Err(why) = self.admit(RequestKind::ClusterMemberAttrSet) {
+            return self.refuse(Some(caller), why);
+        }
+        let deadline = self.clock.now_ms + self.config.request_timeout_ms;
+        let id = self.pending.register(Some(caller), deadline);
+        let change = ConfChange::of(id, kind, member, context);
+        if let Err(why) = self.state.members().validate(&change) {
+            let caller = self.pending.take(id);
+            return self.refuse(caller, why);
+        }
+        self.inbox.push(Entry {
+            entry_type: EntryType::EntryConfChange,
+            data: change.encode_to_vec().into(),
+            ..Entry::default()
+        });
+    }
+
+    /// A linearizable read: the caller is told when whatever was acknowledged before this call is
+    /// applied here. Only for when [`View::is_lone_leader`] does not hold.
+    pub fn read(&mut self, caller: T) {
+        self.reads.push(caller, self.clock.now_ms + self.config.request_timeout_ms);
+    }
+
+    /// Hands leadership to another voter.
+    pub fn transfer_leadership(&mut self, to: u64) -> Result<(), Error> {
+        if self.raft.raft.state != StateRole::Leader {
+            return Err(Error::NotLeader);
+        }
+        if !self.conf_state.voters.contains(&to) {
+            return Err(Error::BadLeaderTransferee);
+        }
+        if to != self.config.id {
+            self.raft.transfer_leader(to);
+        }
+        Ok(())
+    }
+
+    /// The WAL is durable up to and with this write of ours.
+    pub fn log_written(&mut self, number: u64) {
+        while let Some(&(first, commit)) = self.written.in_flight.front() {
+            if first > number {
+                break;
+            }
+            self.written.in_flight.pop_front();
+            if let Some(commit) = commit {
+                self.written.commit = self.written.commit.max(commit);
+            }
+        }
+        self.raft.on_persist_ready(number);
+    }
+
+    /// The B+tree holds everything up to this commit; its raft snapshot, if it had one, is on disk.
+    pub fn committed(&mut self, index: u64, revision: i64) {
+        self.committed.busy = false;
+        self.committed.index = index;
+        self.state.committed(revision);
+    }
+
+    /// A commit now, rather than when it is due.
+    pub fn hurry_commit(&mut self) {
+        self.committed.hurry = true;
+    }
+
+    /// A raft snapshot at the next commit, whatever the count says.
+    pub fn force_snapshot(&mut self) {
+        self.committed.snapshot_wanted = true;
+        self.committed.hurry = true;
+    }
+
+    /// True if everything applied is in the B+tree.
+    pub fn is_settled(&self) -> bool {
+        !self.committed.busy && !self.state.has_pending() && self.committed.index == self.state.index()
+    }
+
+    /// Ends the node: whoever waits is told that the server stops.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        self.view.set_stopped();
+        let early = &mut self.early;
+        self.pending.drain(|caller| early.push((caller, Error::Stopped)));
+        self.reads.expire(u64::MAX, |caller| early.push((caller, Error::Stopped)));
+    }
+
+    /// Raft messages that other members sent would come in here; from ourselves there are none.
+    pub(crate) fn submit_inbox(&mut self) {
+        if self.inbox.is_empty() || self.leader() == 0 {
+            return;
+        }
+        let entries = std::mem::take(&mut self.inbox);
+        let mut message = raft::eraftpb::Message { from: self.config.id, ..Default::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(entries.into());
+        // A dropped proposal is told to nobody at once, as in etcd: its callers time out.
+        let _ = self.raft.step(message);
+    }
+
+    pub(crate) fn leader(&self) -> u64 {
+        self.raft.raft.leader_id
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    fn admit(&self, kind: RequestKind) -> Result<(), Error> {
+        if self.stopped {
+            return Err(Error::Stopped);
+        }
+        // Ending leases and raising alarms must go through where everything else waits.
+        let urgent = matches!(kind, RequestKind::LeaseRevoke | RequestKind::Alarm);
+        let max = if urgent { 2 * PENDING_MAX } else { PENDING_MAX };
+        if self.pending.len() >= max || (!urgent && self.state.pending_bytes() > TAIL_MAX) {
+            return Err(Error::TooManyRequests);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, caller: Option<T>, why: Error) {
+        if let Some(caller) = caller {
+            self.early.push((caller, why));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Where the world enters: configuration, logs, clocks, threads, sockets, signals; the gRPC services, the
+//! HTTP pages and the metrics. Not here: anything that must be the same on every member.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod http;
+pub mod logging;
+pub mod metrics;
