@@ -5,9 +5,9 @@ use std::ops::{Bound, ControlFlow, RangeInclusive};
 
 use etch_api::range::KeyRange;
 
-use super::range::Span;
-use super::types::{Change, Compaction, NewVersion, Put, Restored, Version, Walked};
+use super::{Change, Compaction, NewVersion, Put, Restored, Version, Walked};
 use crate::mvcc::Revision;
+use crate::mvcc::index::range::Span;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {
@@ -179,7 +179,7 @@ impl Index {
         max_keys: usize,
         dropped: &mut Vec<(Revision, bool)>,
     ) -> bool {
-        let from = match &compaction.after {
+        let from = match &compaction.from {
             Some(after) => Bound::Excluded(after.clone()),
             None => Bound::Unbounded,
         };
@@ -204,7 +204,7 @@ impl Index {
             }
         }
         let done = keys.len() < max_keys;
-        compaction.after = keys.into_iter().last();
+        compaction.from = keys.into_iter().last();
         done
     }
 

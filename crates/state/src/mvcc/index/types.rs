@@ -78,13 +78,14 @@ pub enum Walked {
 #[derive(Clone, Debug)]
 pub struct Compaction {
     pub(super) at: i64,
-    pub(super) after: Option<Vec<u8>>,
+    /// The key to go on from.
+    pub(super) from: Option<Vec<u8>>,
 }
 
 impl Compaction {
     /// A compaction to the main revision `at`, from the first key.
     pub fn new(at: i64) -> Self {
-        Self { at, after: None }
+        Self { at, from: None }
     }
 
     /// The revision that it compacts to.
