@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod convert;
 mod log;
 mod logger;
 mod node;
@@ -13,6 +14,8 @@ mod output;
 mod pending;
 mod reads;
 mod recover;
+mod turn;
+mod upkeep;
 mod view;
 
 pub use node::{Config, Node};

@@ -69,11 +69,23 @@ pub(crate) struct Clock {
     pub version_due: u64,
 }
 
+/// A write that the WAL has not yet made durable.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub sequence: u64,
+    /// Raft's number for it; 0 if raft does not wait for it.
+    pub ready: u64,
+    /// The commit index that it records.
+    pub commit: Option<u64>,
+}
+
 /// How far the WAL has come.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Writes handed out and not yet durable: raft's number, and the commit index that they record.
-    pub in_flight: VecDeque<(u64, Option<u64>)>,
+    /// Writes handed out since the start.
+    pub handed_out: u64,
+    /// Those that are not yet durable.
+    pub in_flight: VecDeque<InFlight>,
     /// A hard state of which only the commit index is new. Nobody waits for it: it goes along with the
     /// next write, or alone before a commit of the B+tree.
     pub held: Option<HardState>,
@@ -88,14 +100,15 @@ pub(crate) struct Committed {
     pub index: u64,
     /// A commit is under way.
     pub busy: bool,
+    /// Commits handed out since the start.
+    pub taken: u64,
     /// Somebody wants a commit now.
     pub hurry: bool,
     /// The raft snapshot that is being saved along with it.
     pub saving: Option<SaveSnapshot>,
     /// The index of the newest raft snapshot.
     pub snapshot_index: u64,
-    /// Callers of a physical compaction: its revision, and the index whose commit they wait for once the
-    /// compaction itself is done.
+    /// A raft snapshot is wanted with the next commit, whatever the count says.
     pub snapshot_wanted: bool,
 }
 
@@ -107,7 +120,7 @@ pub(crate) struct Deferred<T> {
     pub alarm_proposed: bool,
     /// Physical compactions: told once the compaction to this revision is done and committed.
     pub compactions: Vec<(i64, T, etch_state::Reply)>,
-    /// The same, done, waiting for the commit of this index.
+    /// The same, done, waiting for the commit of this number.
     pub committing: Vec<(u64, T, etch_state::Reply)>,
     /// Compactions whose callers want them physical, by request id.
     pub physical: Vec<u64>,
@@ -269,17 +282,16 @@ impl<T> Node<T> {
     }
 
     /// The WAL is durable up to and with this write of ours.
-    pub fn log_written(&mut self, number: u64) {
-        while let Some(&(first, commit)) = self.written.in_flight.front() {
-            if first > number {
-                break;
-            }
-            self.written.in_flight.pop_front();
-            if let Some(commit) = commit {
-                self.written.commit = self.written.commit.max(commit);
-            }
+    pub fn log_written(&mut self, sequence: u64) {
+        let mut ready = 0;
+        while self.written.in_flight.front().is_some_and(|w| w.sequence <= sequence) {
+            let Some(write) = self.written.in_flight.pop_front() else { break };
+            self.written.commit = self.written.commit.max(write.commit.unwrap_or(0));
+            ready = ready.max(write.ready);
         }
-        self.raft.on_persist_ready(number);
+        if ready > 0 {
+            self.raft.on_persist_ready(ready);
+        }
     }
 
     /// The B+tree holds everything up to this commit; its raft snapshot, if it had one, is on disk.

@@ -2,36 +2,24 @@
 //! driver's matter.
 
 use etch_api::Error;
+use etch_api::pb::raftpb::ConfState;
 use etch_disk::backend::Batch;
+use etch_disk::wal;
 use etch_state::Reply;
 use etch_state::members::Member;
 use etch_state::version::Version;
-use raft::eraftpb::{ConfState, Entry, HardState};
 
 /// One write to the WAL. Writes are made in the order in which they were handed out; the flush of one
 /// covers all before it.
 #[derive(Debug, Default)]
 pub struct LogWrite {
-    /// Raft's number for it, given back in `Node::log_written`. 0 if raft does not wait for it.
-    pub number: u64,
-    /// Entries to append; where they begin at an index that is there already they replace the old tail.
-    pub entries: Vec<Entry>,
-    /// The hard state that goes behind them.
-    pub hard_state: Option<HardState>,
-    /// A raft snapshot that is on disk: its record goes into the log, and what lies before may go.
+    /// Its number, given back in `Node::log_written` once it is durable.
+    pub sequence: u64,
+    /// Entries and hard state.
+    pub batch: wal::Batch,
+    /// A raft snapshot that is on disk, by index and term: its record goes into the log, and what lies
+    /// before it may go.
     pub snapshot: Option<(u64, u64, ConfState)>,
-}
-
-impl LogWrite {
-    /// The commit index that is durable once this write is.
-    pub fn commit(&self) -> Option<u64> {
-        self.hard_state.as_ref().map(|h| h.commit)
-    }
-
-    /// Bytes of the entries' data.
-    pub fn bytes(&self) -> usize {
-        self.entries.iter().map(|e| e.data.len()).sum()
-    }
 }
 
 /// One commit of the B+tree: changes, with the applied index that they go up to. One at a time.
@@ -77,6 +65,8 @@ pub enum Note {
     Removed,
     /// The quota is spent; the alarm is being raised.
     QuotaExceeded,
+    /// A raft snapshot at this index is on disk.
+    SnapshotSaved(u64),
     /// A compaction to this revision is complete.
     Compacted(i64),
 }

@@ -63,6 +63,11 @@ impl<T> Pending<T> {
         id
     }
 
+    /// The id given out last.
+    pub fn last_id(&self) -> u64 {
+        self.ids.at(self.ids.next.wrapping_sub(1))
+    }
+
     /// The caller who waits for this id, if there is one: it may have given up, or the entry may be
     /// another member's or an earlier run's.
     pub fn take(&mut self, id: u64) -> Option<T> {

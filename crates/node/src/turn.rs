@@ -4,13 +4,16 @@
 use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
-use etch_api::pb::raftpb::ConfChange;
+use etch_api::pb::raftpb::{ConfChange, ConfChangeType, ConfState};
+use etch_disk::wal;
 use etch_state::{Done, Effect};
 use prost::Message as _;
+use raft::eraftpb::ConfChangeType as RaftChangeType;
 use raft::eraftpb::{ConfChange as RaftConfChange, Entry, EntryType};
 use raft::{Ready, StateRole};
 
-use crate::node::Node;
+use crate::convert;
+use crate::node::{InFlight, Node};
 use crate::output::{Commit, LogWrite, Note, Output, SaveSnapshot};
 
 /// Writes handed to the WAL and not yet durable, at the most: one that is being flushed, and one that
@@ -22,6 +25,7 @@ const CATCHUP_BYTES: usize = 64 << 20;
 impl<T> Node<T> {
     /// Does whatever can be done now and adds what the world owes to `out`.
     pub fn turn(&mut self, out: &mut Output<T>) {
+        self.after_commit(out);
         self.submit_inbox();
         if !self.is_lone_leader() {
             self.reads.ask(&mut self.raft, self.clock.now_ms);
@@ -31,8 +35,8 @@ impl<T> Node<T> {
             let ready = self.raft.ready();
             self.handle(ready, out);
         }
+        self.upkeep(out);
         self.commit_if_due(out);
-        self.publish();
         let replies = &mut out.replies;
         self.reads.release(self.state.index(), |caller| replies.push((caller, Ok(Default::default()))));
         out.replies.extend(self.early.drain(..).map(|(caller, why)| (caller, Err(why))));
@@ -61,14 +65,27 @@ impl<T> Node<T> {
             self.written.held = Some(hard_state.clone());
         }
         if ready.must_sync() {
-            self.write(LogWrite { number: ready.number(), entries, ..LogWrite::default() }, out);
+            self.write(ready.number(), &entries, None, out);
         }
     }
 
-    fn write(&mut self, mut write: LogWrite, out: &mut Output<T>) {
-        write.hard_state = self.written.held.take();
-        self.written.in_flight.push_back((write.number, write.commit()));
-        out.log.push(write);
+    fn write(
+        &mut self,
+        ready: u64,
+        entries: &[Entry],
+        snapshot: Option<(u64, u64, ConfState)>,
+        out: &mut Output<T>,
+    ) {
+        let hard_state = self.written.held.take();
+        self.written.handed_out += 1;
+        let sequence = self.written.handed_out;
+        let commit = hard_state.as_ref().map(|h| h.commit);
+        self.written.in_flight.push_back(InFlight { sequence, ready, commit });
+        let batch = wal::Batch {
+            entries: entries.iter().map(convert::entry_to_wal).collect(),
+            hard_state: hard_state.as_ref().map(convert::hard_state_to_wal),
+        };
+        out.log.push(LogWrite { sequence, batch, snapshot });
     }
 
     fn leadership(&mut self, leader: u64, leads: bool, out: &mut Output<T>) {
@@ -168,20 +185,19 @@ impl<T> Node<T> {
                     self.raise_no_space(caller, out);
                     continue;
                 }
-                Effect::AlarmsChanged => self.no_space_raised(out),
+                Effect::AlarmsChanged => self.alarms_changed(out),
                 Effect::Compaction(revision) => {
                     self.clock.compaction_due = self.clock.now_ms;
-                    let physical = self.deferred.physical.iter().position(|p| *p == id);
-                    if let (Some(at), Some(caller), Ok(reply)) = (physical, &caller, &result) {
-                        let _ = caller;
+                    if let Some(at) = self.deferred.physical.iter().position(|p| *p == id) {
                         self.deferred.physical.swap_remove(at);
-                        let caller = self_take(caller_slot(&mut self.deferred), reply);
-                        let _ = caller;
+                        if let (Some(caller), Ok(reply)) = (caller, result) {
+                            self.deferred.compactions.push((revision, caller, reply));
+                        }
+                        continue;
                     }
-                    let _ = revision;
                 }
                 Effect::Published(member) => {
-                    if member == self.config.id {
+                    if member == self.config.id && !self.published {
                         self.published = true;
                         out.notes.push(Note::Published);
                     }
@@ -193,4 +209,117 @@ impl<T> Node<T> {
             }
         }
     }
+
+    /// A write that was applied beyond the quota: its caller hears of it once the alarm is up.
+    fn raise_no_space(&mut self, caller: Option<T>, out: &mut Output<T>) {
+        self.deferred.no_space.extend(caller);
+        if self.deferred.alarm_proposed {
+            return;
+        }
+        self.deferred.alarm_proposed = true;
+        out.notes.push(Note::QuotaExceeded);
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: self.config.id,
+            alarm: AlarmType::Nospace.into(),
+        };
+        self.propose(&Header::default(), RequestKind::Alarm, &alarm.encode_to_vec(), None);
+    }
+
+    fn alarms_changed(&mut self, out: &mut Output<T>) {
+        self.deferred.alarm_proposed = false;
+        let waiting = self.deferred.no_space.drain(..);
+        out.replies.extend(waiting.map(|caller| (caller, Err(Error::NoSpace))));
+    }
+
+    /// Hands out a commit of the B+tree when it is due, but none beyond what the WAL durably records as
+    /// committed.
+    fn commit_if_due(&mut self, out: &mut Output<T>) {
+        let index = self.state.index();
+        let snapshot_due = index - self.committed.snapshot_index > self.config.snapshot_count;
+        let due = self.committed.hurry
+            || self.state.pending_changes() >= self.config.commit_changes
+            || self.clock.now_ms >= self.clock.commit_due;
+        let dirty = self.state.has_pending() || self.committed.index < index;
+        if self.committed.busy || !dirty && !self.committed.snapshot_wanted || !due && !snapshot_due {
+            return;
+        }
+        if self.written.commit < index {
+            if self.written.in_flight.is_empty() && self.written.held.is_some() {
+                self.write(0, &[], None, out);
+            }
+            return;
+        }
+        let snapshot = (snapshot_due || self.committed.snapshot_wanted).then(|| SaveSnapshot {
+            index,
+            term: self.state.term(),
+            conf_state: convert::conf_state_to_wal(&self.conf_state),
+            members: self.state.members().iter().cloned().collect(),
+            version: self.state.members().version(),
+        });
+        let (batch, revision) = self.state.take_commit();
+        assert!(self.written.commit >= index, "invariant I4: the file would run ahead of the log");
+        self.committed.busy = true;
+        self.committed.taken += 1;
+        self.committed.hurry = false;
+        self.committed.snapshot_wanted = false;
+        self.committed.saving.clone_from(&snapshot);
+        self.clock.commit_due = self.clock.now_ms + self.config.commit_interval_ms;
+        out.commit = Some(Commit { batch, revision, index, snapshot });
+    }
+
+    /// What follows a finished commit: a saved snapshot is noted in the WAL and lets the log be cut;
+    /// callers of physical compactions are answered.
+    pub(crate) fn after_commit(&mut self, out: &mut Output<T>) {
+        let finished = self.committed.taken - u64::from(self.committed.busy);
+        let settled = self.deferred.committing.extract_if(.., |(at, ..)| *at <= finished);
+        out.replies.extend(settled.map(|(_, caller, reply)| (caller, Ok(reply))));
+        if self.committed.busy {
+            return;
+        }
+        if let Some(saved) = self.committed.saving.take() {
+            self.committed.snapshot_index = saved.index;
+            self.view.set_snapshot_index(saved.index);
+            let record = (saved.index, saved.term, saved.conf_state);
+            self.write(0, &[], Some(record), out);
+            out.notes.push(Note::SnapshotSaved(saved.index));
+        }
+        self.cut_log();
+    }
+
+    /// Forgets entries that no follower is likely to want: all but the last few behind what is applied.
+    fn cut_log(&mut self) {
+        let applied = self.state.index();
+        let log = self.raft.mut_store();
+        let mut to = applied.saturating_sub(self.config.catchup_entries);
+        if log.bytes() > CATCHUP_BYTES {
+            to = applied;
+        }
+        log.compact(to);
+    }
+}
+
+fn raft_kind(change: &ConfChange) -> RaftChangeType {
+    match change.r#type() {
+        ConfChangeType::ConfChangeAddNode => RaftChangeType::AddNode,
+        ConfChangeType::ConfChangeAddLearnerNode => RaftChangeType::AddLearnerNode,
+        ConfChangeType::ConfChangeRemoveNode => RaftChangeType::RemoveNode,
+        // Raft knows no peer URLs: to it an update changes nothing.
+        ConfChangeType::ConfChangeUpdateNode => RaftChangeType::AddNode,
+    }
+}
+
+/// Raft draws its election timeout anew at each change of term or role, and at random. Here it is made a
+/// function of the seed and of what it was drawn for, so that one seed gives one history.
+pub(crate) fn settle_election_timeout<T>(node: &mut Node<T>) {
+    let raft = &node.raft.raft;
+    let mut hash = node.config.seed ^ node.config.id.rotate_left(17) ^ raft.term.rotate_left(40);
+    hash ^= raft.leader_id.rotate_left(29) ^ (raft.state as u64);
+    // The finishing steps of SplitMix64.
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    let base = raft.election_timeout();
+    let drawn = base + usize::try_from(hash % base as u64).expect("less than a usize");
+    node.raft.raft.set_randomized_election_timeout(drawn);
 }

@@ -1,0 +1,320 @@
+//! From a data directory to a member's parts: which files are there, what they hold, and whether they
+//! belong together. Nothing is changed before everything has been found in order, but for a torn tail of
+//! the WAL. Not here: the formats (`etch_disk`), and what the tables mean (`etch_state`).
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use etch_api::pb::etcdserverpb::Metadata;
+use etch_api::pb::raftpb::{self, ConfChange, ConfChangeType, EntryType};
+use etch_api::pb::walpb;
+use etch_disk::backend::{self, Backend, Bolt};
+use etch_disk::fs::Disk;
+use etch_disk::wal::{self, Torn, Wal, WalError};
+use etch_state::members::{Member, cluster_id};
+use etch_state::{State, StateConfig};
+use prost::Message as _;
+use raft::eraftpb::{ConfState, HardState};
+
+use crate::convert::entry_to_raft;
+use crate::log::Log;
+
+/// Where the files are, and what to do where there are none.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// `DATA/member/wal`, or `--wal-dir`.
+    pub wal_dir: PathBuf,
+    /// `DATA/member/snap`.
+    pub snap_dir: PathBuf,
+    /// The member that a new directory is made for.
+    pub new_member: Member,
+    /// May a new directory be made?
+    pub may_create: bool,
+    /// Make this member the only one of a new cluster with the old data (`--force-new-cluster`).
+    pub force_new_cluster: bool,
+    /// How the WAL is written.
+    pub wal: wal::Options,
+    /// How the B+tree is written.
+    pub backend: backend::Options,
+    /// What the state is told.
+    pub state: StateConfig,
+}
+
+/// Who a directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The member.
+    pub member: u64,
+    /// Its cluster.
+    pub cluster: u64,
+}
+
+/// A member's parts as its files left them.
+pub struct Recovered {
+    /// Who we are.
+    pub identity: Identity,
+    /// The replicated state, as the B+tree holds it.
+    pub state: State,
+    /// The log behind the newest raft snapshot.
+    pub log: Log,
+    /// Raft's configuration at the applied index.
+    pub conf_state: ConfState,
+    /// The newest raft snapshot.
+    pub snapshot_index: u64,
+    /// The commit index that the WAL records.
+    pub durable_commit: u64,
+    /// The WAL, open for writing.
+    pub wal: Wal,
+    /// The B+tree.
+    pub backend: Arc<Bolt>,
+    /// True if the directory was made just now.
+    pub is_new: bool,
+    /// A tail of the WAL that was cut off.
+    pub torn: Option<Torn>,
+}
+
+/// Why a directory cannot be served.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// The WAL.
+    Wal(WalError),
+    /// A file or a directory.
+    Io(PathBuf, io::Error),
+    /// The parts do not belong together, or are nothing for us.
+    Refused(String),
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wal(error) => write!(f, "{error}"),
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+impl From<WalError> for RecoverError {
+    fn from(error: WalError) -> Self {
+        Self::Wal(error)
+    }
+}
+
+impl Recovery {
+    /// Opens the directory, or makes it.
+    pub fn open(&self, disk: &Arc<dyn Disk>) -> Result<Recovered, RecoverError> {
+        let exists = wal::exists(disk.as_ref(), &self.wal_dir);
+        if !exists && !self.may_create {
+            return Err(RecoverError::Refused(
+                "cannot join an existing cluster: this release serves a cluster of one member".into(),
+            ));
+        }
+        self.prepare_snap_dir(disk.as_ref())?;
+        let backend = self.open_backend(disk)?;
+        let state = State::open(Arc::clone(&backend) as Arc<dyn Backend>, self.state.clone())
+            .map_err(|e| RecoverError::Io(self.db(), e))?;
+        if exists { self.reopen(disk, backend, state) } else { self.create(disk, backend, state) }
+    }
+
+    fn db(&self) -> PathBuf {
+        self.snap_dir.join("db")
+    }
+
+    /// Makes the directory and removes what an interrupted write has left there.
+    fn prepare_snap_dir(&self, disk: &dyn Disk) -> Result<(), RecoverError> {
+        let at = |e| RecoverError::Io(self.snap_dir.clone(), e);
+        disk.create_dir_all(&self.snap_dir).map_err(at)?;
+        for name in disk.list(&self.snap_dir).map_err(at)? {
+            if name.starts_with("tmp") {
+                disk.remove(&self.snap_dir.join(&name)).map_err(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_backend(&self, disk: &Arc<dyn Disk>) -> Result<Arc<Bolt>, RecoverError> {
+        Bolt::open(Arc::clone(disk), &self.db(), self.backend.clone())
+            .map(Arc::new)
+            .map_err(|e| RecoverError::Io(self.db(), e))
+    }
+
+    /// A new member of a new cluster: its own addition is the log's first entry.
+    fn create(
+        &self,
+        disk: &Arc<dyn Disk>,
+        backend: Arc<Bolt>,
+        state: State,
+    ) -> Result<Recovered, RecoverError> {
+        if state.index() > 0 {
+            return Err(RecoverError::Refused(format!(
+                "{} holds entries up to {}, but there is no WAL in {}",
+                self.db().display(),
+                state.index(),
+                self.wal_dir.display()
+            )));
+        }
+        let member = &self.new_member;
+        let identity = Identity { member: member.id, cluster: cluster_id(std::slice::from_ref(member)) };
+        let metadata = Metadata::of(identity.member, identity.cluster).encode_to_vec();
+        let change = ConfChange::of(0, ConfChangeType::ConfChangeAddNode, member.id, member.to_json());
+        let first = raftpb::Entry::typed(
+            EntryType::EntryConfChange,
+            1,
+            1,
+            Bytes::from(change.encode_to_vec()),
+        );
+        let batch = wal::Batch {
+            entries: vec![first.clone()],
+            hard_state: Some(raftpb::HardState::of(1, 0, 1)),
+        };
+        let mut wal = Wal::create(Arc::clone(disk), &self.wal_dir, &metadata, self.wal)?;
+        wal.append(&batch)?;
+        wal.sync()?;
+        let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+        let log = Log::new(0, 0, vec![entry_to_raft(&first)], hard_state, ConfState::default());
+        Ok(Recovered {
+            identity,
+            state,
+            log,
+            conf_state: ConfState::default(),
+            snapshot_index: 0,
+            durable_commit: 1,
+            wal,
+            backend,
+            is_new: true,
+            torn: None,
+        })
+    }
+
+    /// A member that has been here before.
+    fn reopen(
+        &self,
+        disk: &Arc<dyn Disk>,
+        backend: Arc<Bolt>,
+        state: State,
+    ) -> Result<Recovered, RecoverError> {
+        let newest = wal::valid_snapshots(disk.as_ref(), &self.wal_dir)?.pop();
+        let at = newest.unwrap_or_else(|| walpb::Snapshot::of(0, 0, None));
+        let (snapshot_index, snapshot_term) = (at.index(), at.term());
+        if state.index() < snapshot_index {
+            return Err(RecoverError::Refused(format!(
+                "database file ({} index {}) does not match with snapshot (index {snapshot_index}): \
+                 failed to find database snapshot file (snap: snapshot file doesn't exist)",
+                self.db().display(),
+                state.index(),
+            )));
+        }
+        let (mut wal, found) = Wal::open(Arc::clone(disk), &self.wal_dir, &at, self.wal)?;
+        let metadata = Metadata::decode(found.metadata.clone())
+            .map_err(|e| RecoverError::Refused(format!("the WAL's metadata cannot be read: {e}")))?;
+        let identity = Identity { member: metadata.node_id(), cluster: metadata.cluster_id() };
+        let mut entries = found.entries;
+        let mut hard_state = found.hard_state;
+        let last = entries.last().map_or(snapshot_index, raftpb::Entry::index);
+        if last < state.index() {
+            return Err(RecoverError::Refused(format!(
+                "{} holds entries up to {}, but the WAL in {} ends at {last}: files of two members, or a \
+                 WAL that has lost its end",
+                self.db().display(),
+                state.index(),
+                self.wal_dir.display()
+            )));
+        }
+        let durable_commit = hard_state.commit();
+        // The B+tree holds only what was committed, so its index is as good as a recorded commit.
+        let mut commit = durable_commit.max(state.index()).max(snapshot_index);
+        if self.force_new_cluster {
+            let forced = self.force_alone(&state, identity.member, commit, &mut entries, &hard_state);
+            commit = forced.last().map_or(commit, raftpb::Entry::index);
+            hard_state = raftpb::HardState::of(hard_state.term(), hard_state.vote(), commit);
+            wal.append(&wal::Batch { entries: forced, hard_state: Some(hard_state.clone()) })?;
+            wal.sync()?;
+        } else {
+            self.check_membership(&state, identity.member)?;
+        }
+        let (voters, learners) = state.members().voters_and_learners();
+        let conf_state = ConfState { voters, learners, ..ConfState::default() };
+        let hard_state = HardState {
+            term: hard_state.term().max(snapshot_term),
+            vote: hard_state.vote(),
+            commit,
+            ..HardState::default()
+        };
+        let entries = entries.iter().map(entry_to_raft).collect();
+        let log = Log::new(snapshot_index, snapshot_term, entries, hard_state, conf_state.clone());
+        Ok(Recovered {
+            identity,
+            state,
+            log,
+            conf_state,
+            snapshot_index,
+            durable_commit,
+            wal,
+            backend,
+            is_new: false,
+            torn: found.torn,
+        })
+    }
+
+    /// We must be in the member table, and alone in it as far as votes go.
+    fn check_membership(&self, state: &State, us: u64) -> Result<(), RecoverError> {
+        let members = state.members();
+        if members.is_removed(us) {
+            return Err(RecoverError::Refused(
+                "the member has been permanently removed from the cluster".into(),
+            ));
+        }
+        if !members.is_empty() && members.get(us).is_none() {
+            return Err(RecoverError::Refused(format!(
+                "{} does not know member {us:x}, whose WAL is in {}: files of two members",
+                self.db().display(),
+                self.wal_dir.display()
+            )));
+        }
+        let others = members.iter().filter(|m| m.id != us && !m.is_learner).count();
+        if others > 0 {
+            return Err(RecoverError::Refused(format!(
+                "this member belongs to a cluster of {}; this release serves a cluster of one member \
+                 (--force-new-cluster makes it the only one, with the data it has)",
+                others + 1
+            )));
+        }
+        Ok(())
+    }
+
+    /// Drops what was never committed, and appends the removal of everybody else. Returns the entries that
+    /// were appended.
+    fn force_alone(
+        &self,
+        state: &State,
+        us: u64,
+        commit: u64,
+        entries: &mut Vec<raftpb::Entry>,
+        hard_state: &raftpb::HardState,
+    ) -> Vec<raftpb::Entry> {
+        entries.retain(|e| e.index() <= commit);
+        let members = state.members();
+        let others: Vec<u64> = members.iter().map(|m| m.id).filter(|id| *id != us).collect();
+        let term = hard_state.term();
+        let mut index = commit;
+        let mut appended = Vec::new();
+        for other in others {
+            index += 1;
+            let change = ConfChange::of(0, ConfChangeType::ConfChangeRemoveNode, other, Bytes::new());
+            let data = Bytes::from(change.encode_to_vec());
+            appended.push(raftpb::Entry::typed(EntryType::EntryConfChange, term, index, data));
+        }
+        entries.extend(appended.iter().cloned());
+        appended
+    }
+}
+
+/// True if the directory holds a member's files, whoever wrote them.
+pub fn is_member_dir(disk: &dyn Disk, wal_dir: &Path) -> bool {
+    wal::exists(disk, wal_dir)
+}

@@ -1,0 +1,150 @@
+//! What time brings about: raft's ticks, leases that end, steps of a compaction, callers whose time is up,
+//! and making ourselves known to the cluster. Not here: inputs (`node`) and raft's output (`turn`).
+
+use etch_api::Error;
+use etch_api::internal::{Header, RequestKind};
+use etch_api::pb::etcdserverpb::LeaseRevokeRequest;
+use etch_api::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use etch_state::CompactionStep;
+use etch_state::version::ETCD;
+use prost::Message as _;
+
+use crate::node::Node;
+use crate::output::{Note, Output};
+use crate::turn::settle_election_timeout;
+
+/// Leases are looked at this often, and at most so many end each time: a thousand a second, as in etcd.
+const LEASE_MS: u64 = 500;
+const LEASES_MAX: usize = 500;
+/// What was proposed in the cluster's own name and did not come through is proposed again after this long.
+const RETRY_MS: u64 = 5000;
+
+impl<T> Node<T> {
+    /// The clock has come to `now_ms`. Never backwards.
+    pub fn advance(&mut self, now_ms: u64) {
+        let clock = &mut self.clock;
+        clock.now_ms = clock.now_ms.max(now_ms);
+        if clock.tick_due == 0 {
+            clock.tick_due = clock.now_ms + self.config.heartbeat_ms;
+        }
+        if self.clock.now_ms >= self.clock.tick_due {
+            // After a long pause one tick, not many: we have not listened meanwhile, so nobody may be
+            // said to have been silent.
+            self.clock.tick_due = self.clock.now_ms + self.config.heartbeat_ms;
+            self.raft.tick();
+            settle_election_timeout(self);
+            self.expire();
+        }
+    }
+
+    /// The time at which [`Node::advance`] and a turn are due if nothing else happens before.
+    pub fn wake_at(&self) -> u64 {
+        let mut at = self.clock.tick_due;
+        if self.state.has_pending() && !self.committed.busy {
+            at = at.min(self.clock.commit_due);
+        }
+        if self.state.is_compacting() {
+            at = at.min(self.clock.compaction_due);
+        }
+        if let Some(reads) = self.reads.wake_at() {
+            at = at.min(reads);
+        }
+        at
+    }
+
+    fn expire(&mut self) {
+        let (now, early) = (self.clock.now_ms, &mut self.early);
+        let before = early.len();
+        self.pending.expire(now, |caller| early.push((caller, Error::Timeout)));
+        let failed = (early.len() - before) as u64;
+        self.reads.expire(now, |caller| early.push((caller, Error::Timeout)));
+        self.view.set_failed(self.view.failed() + failed);
+        self.view.set_pending(self.pending.len() as u64);
+    }
+
+    pub(crate) fn upkeep(&mut self, out: &mut Output<T>) {
+        if self.stopped {
+            return;
+        }
+        self.compact_step(out);
+        if self.is_leader() {
+            self.end_leases();
+            self.publish_version();
+        }
+        self.publish_ourselves();
+        self.submit_inbox();
+    }
+
+    /// The only voter stands for election at once: there is nobody to wait for. Not before what is
+    /// committed is applied, since a change of the membership may be in it.
+    pub(crate) fn campaign_alone(&mut self) {
+        let alone = self.conf_state.voters == [self.config.id];
+        if alone && self.leader() == 0 && self.state.index() >= self.raft.raft.raft_log.committed {
+            self.raft.campaign().unwrap_or_else(|e| panic!("raft refuses an election: {e}"));
+        }
+    }
+
+    fn end_leases(&mut self) {
+        if self.clock.now_ms < self.clock.lease_due {
+            return;
+        }
+        self.clock.lease_due = self.clock.now_ms + LEASE_MS;
+        for id in self.state.lessor().expired(self.clock.now_ms, LEASES_MAX) {
+            let revoke = LeaseRevokeRequest { id };
+            let body = revoke.encode_to_vec();
+            self.propose(&Header::default(), RequestKind::LeaseRevoke, &body, None);
+        }
+    }
+
+    /// Name and client URLs go into the member table once in each run, so that a restart with other flags
+    /// is seen by all.
+    fn publish_ourselves(&mut self) {
+        if self.published || self.leader() == 0 || self.clock.now_ms < self.clock.publish_due {
+            return;
+        }
+        self.clock.publish_due = self.clock.now_ms + RETRY_MS;
+        let attributes = Attributes {
+            name: self.config.name.clone(),
+            client_urls: self.config.client_urls.clone(),
+        };
+        let request = ClusterMemberAttrSetRequest {
+            member_id: self.config.id,
+            member_attributes: Some(attributes),
+        };
+        let body = request.encode_to_vec();
+        self.propose(&Header::default(), RequestKind::ClusterMemberAttrSet, &body, None);
+    }
+
+    /// A cluster whose members are all of this release is of this release's version.
+    fn publish_version(&mut self) {
+        let version = ETCD.cluster();
+        let members = self.state.members();
+        let agreed = members.version().is_some_and(|v| v >= version);
+        let alone = members.len() == 1;
+        let held_down = members.downgrade().enabled;
+        drop(members);
+        let due = self.published && self.clock.now_ms >= self.clock.version_due;
+        if agreed || held_down || !alone || !due {
+            return;
+        }
+        self.clock.version_due = self.clock.now_ms + RETRY_MS;
+        let body = ClusterVersionSetRequest { ver: version.to_string() }.encode_to_vec();
+        self.propose(&Header::default(), RequestKind::ClusterVersionSet, &body, None);
+    }
+
+    fn compact_step(&mut self, out: &mut Output<T>) {
+        if !self.state.is_compacting() || self.clock.now_ms < self.clock.compaction_due {
+            return;
+        }
+        self.clock.compaction_due = self.clock.now_ms + self.config.compaction_pause_ms;
+        if let CompactionStep::Done(revision) = self.state.compaction_step(self.config.compaction_batch) {
+            out.notes.push(Note::Compacted(revision));
+            // What the compaction deletes is in the next commit: callers who want it physical wait for
+            // that one, not for one that is under way without it.
+            let next = self.committed.taken + 1;
+            let done = self.deferred.compactions.extract_if(.., |(at, ..)| *at <= revision);
+            self.deferred.committing.extend(done.map(|(_, caller, reply)| (next, caller, reply)));
+            self.committed.hurry |= !self.deferred.committing.is_empty();
+        }
+    }
+}
