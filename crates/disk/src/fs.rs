@@ -1,7 +1,7 @@
 //! The one door to storage: a small file system trait that every byte on disk goes through.
 //!
-//! Here: the traits `Disk`, `File` and `Mapping`. Not here: the real file system (`real`), the double in
-//! memory (`mem`), and anything that knows a file format (`wal`, `snap`, `backend`).
+//! Here: the traits `Disk`, `File` and `Mapping`, and below them the real file system (`real`) and the double
+//! in memory that crashes (`mem`). Not here: anything that knows a file format (`wal`, `snap`, `backend`).
 //!
 //! The traits hold what the formats need and no more, so that a simulated world can lose, tear, reorder
 //! and refuse each call.
@@ -9,6 +9,13 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+mod map;
+pub mod mem;
+pub mod real;
+
+pub use mem::MemDisk;
+pub use real::RealDisk;
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,8 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`Disk::sync_dir`] of its directory.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all below it. Durable after [`Disk::sync_dir`] of its parent.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -71,4 +80,20 @@ pub trait File: Send + Sync {
 pub trait Mapping: Send + Sync {
     /// The bytes of the view.
     fn bytes(&self) -> &[u8];
+}
+
+/// The whole file, read in one go.
+pub fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let mut at = 0;
+    while at < len {
+        match file.read_at(&mut bytes[at..], at as u64)? {
+            0 => break,
+            n => at += n,
+        }
+    }
+    // Cut by somebody else between the two calls: what was read is what there is.
+    bytes.truncate(at);
+    Ok(bytes)
 }

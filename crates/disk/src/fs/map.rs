@@ -1,0 +1,44 @@
+//! The memory mapping of a real file: the one place of this crate that is not safe Rust.
+//!
+//! Not here: what is read through it. A reader checks every offset against the view's length.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Mmap, MmapOptions};
+
+use super::Mapping;
+
+/// A read-only mapping of a file's beginning.
+pub(super) struct RealMapping(Option<Mmap>);
+
+impl RealMapping {
+    /// Maps the first `len` bytes; an error where the file is shorter.
+    pub(super) fn new(file: &File, len: u64) -> io::Result<Self> {
+        if len > file.metadata()?.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a view past the end of the file",
+            ));
+        }
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        if len == 0 {
+            return Ok(Self(None));
+        }
+        // SAFETY: the mapping is read-only and private to `Mmap`, which unmaps it once. Two things could
+        // still break a `&[u8]` into it. (1) The file is cut below `len`: reading would then fault; the
+        // length was checked above, the file is held by an exclusive flock, and `File::map` binds its
+        // callers never to cut what a live view reads. (2) Bytes change under a shared reference: the
+        // formats are copy on write, a page that a reader can reach is not written again until that
+        // reader has let go, and `File::map` binds callers to read only what was written before it.
+        #[allow(unsafe_code)]
+        let map = unsafe { MmapOptions::new().len(len).map(file)? };
+        Ok(Self(Some(map)))
+    }
+}
+
+impl Mapping for RealMapping {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
