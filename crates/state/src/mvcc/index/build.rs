@@ -7,8 +7,8 @@ use super::log::Log;
 use super::types::Restored;
 
 /// Changes and bytes of keys that are sorted together.
-const GATHER: usize = 1 << 19;
-const GATHER_TEXT: usize = 64 << 20;
+const GATHER: usize = 1 << 17;
+const GATHER_TEXT: usize = 16 << 20;
 /// Runs of equal beginnings that are compared whole.
 const SHORT_RUN: usize = 12;
 
@@ -18,14 +18,15 @@ pub struct Builder {
     index: Index,
     text: Vec<u8>,
     gathered: Vec<(u32, Restored)>,
+    order: Vec<Sorted>,
 }
 
-/// A gathered change while it is sorted: eight bytes of its key, how many more it has (9 stands for
-/// all above 8), and its number.
-#[derive(Clone, Copy, Default)]
+/// A gathered change while it is sorted: eight bytes of its key, where the key is, and its number.
+#[derive(Clone, Copy, Debug)]
 struct Sorted {
     bytes: u64,
-    left: u8,
+    start: u32,
+    len: u32,
     number: u32,
 }
 
@@ -52,66 +53,65 @@ impl Builder {
         self.index
     }
 
-    fn key(&self, number: u32) -> &[u8] {
-        let i = number as usize;
-        let start = i.checked_sub(1).map_or(0, |before| self.gathered[before].0 as usize);
-        &self.text[start..self.gathered[i].0 as usize]
-    }
-
     fn take_up(&mut self) {
-        let sorted = |number| Sorted { number, ..Sorted::default() };
-        let mut order: Vec<Sorted> = (0..self.gathered.len() as u32).map(sorted).collect();
-        self.sort(&mut order, 0);
-        let mut index = std::mem::take(&mut self.index);
-        for Sorted { number, .. } in order {
-            index.restore(self.key(number), &self.gathered[number as usize].1);
-        }
-        self.index = index;
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        let mut start = 0;
+        order.extend(self.gathered.iter().enumerate().map(|(number, (end, _))| {
+            let sorted = Sorted { bytes: 0, start, len: end - start, number: number as u32 };
+            start = *end;
+            sorted
+        }));
+        sort(&self.text, &mut order, 0);
+        let changes = order.iter();
+        let changes = changes.map(|s| (s.rest(&self.text, 0), &self.gathered[s.number as usize].1));
+        self.index.restore(changes);
+        self.order = order;
         self.gathered.clear();
         self.text.clear();
-    }
-
-    /// Sorts by key and then by number changes whose keys share their first `depth` bytes.
-    fn sort(&self, run: &mut [Sorted], mut depth: usize) {
-        if run.len() <= SHORT_RUN {
-            return run.sort_unstable_by(|a, b| {
-                let keys = self.key(a.number)[depth..].cmp(&self.key(b.number)[depth..]);
-                keys.then(a.number.cmp(&b.number))
-            });
-        }
-        // Only a run that falls apart is sorted by recursion: long equal keys must not make it deep.
-        loop {
-            self.look_at(run, depth);
-            run.sort_unstable_by_key(|item| (item.bytes, item.left, item.number));
-            depth += 8;
-            if !run[0].is_equal_so_far(&run[run.len() - 1]) {
-                break;
-            }
-            if run[0].left <= 8 {
-                return;
-            }
-        }
-        for equal in run.chunk_by_mut(Sorted::is_equal_so_far) {
-            if equal[0].left > 8 && equal.len() > 1 {
-                self.sort(equal, depth);
-            }
-        }
-    }
-
-    fn look_at(&self, run: &mut [Sorted], depth: usize) {
-        for item in run {
-            let rest = &self.key(item.number)[depth..];
-            let mut bytes = [0; 8];
-            let n = rest.len().min(8);
-            bytes[..n].copy_from_slice(&rest[..n]);
-            item.bytes = u64::from_be_bytes(bytes);
-            item.left = rest.len().min(9) as u8;
-        }
     }
 }
 
 impl Sorted {
-    fn is_equal_so_far(&self, other: &Self) -> bool {
-        (self.bytes, self.left) == (other.bytes, other.left)
+    /// The key from its byte `depth` on.
+    fn rest<'a>(&self, text: &'a [u8], depth: usize) -> &'a [u8] {
+        &text[self.start as usize + depth..self.start as usize + self.len as usize]
+    }
+
+    /// The eight bytes, and how many bytes there were; 9 stands for all above 8.
+    fn seen(&self, depth: usize) -> (u64, usize) {
+        (self.bytes, (self.len as usize - depth).min(9))
+    }
+}
+
+/// Sorts by key and then by number changes whose keys share their first `depth` bytes.
+fn sort(text: &[u8], run: &mut [Sorted], mut depth: usize) {
+    if run.len() <= SHORT_RUN {
+        return run.sort_unstable_by(|a, b| {
+            a.rest(text, depth).cmp(b.rest(text, depth)).then(a.number.cmp(&b.number))
+        });
+    }
+    // Only a run that falls apart is sorted by recursion: long equal keys must not make it deep.
+    loop {
+        for item in &mut *run {
+            let rest = item.rest(text, depth);
+            let mut bytes = [0; 8];
+            let n = rest.len().min(8);
+            bytes[..n].copy_from_slice(&rest[..n]);
+            item.bytes = u64::from_be_bytes(bytes);
+        }
+        run.sort_unstable_by_key(|item| (item.seen(depth), item.number));
+        if run[0].seen(depth) != run[run.len() - 1].seen(depth) {
+            break;
+        }
+        if run[0].seen(depth).1 <= 8 {
+            return;
+        }
+        depth += 8;
+    }
+    for equal in run.chunk_by_mut(|a, b| a.seen(depth) == b.seen(depth)) {
+        if equal[0].seen(depth).1 > 8 && equal.len() > 1 {
+            sort(text, equal, depth + 8);
+        }
     }
 }

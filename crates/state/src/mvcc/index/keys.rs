@@ -23,7 +23,8 @@ pub(super) struct Keys {
 
 /// How many bytes two texts share at their start.
 pub(super) fn shared(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
+    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
 }
 
 /// The first four bytes as a number; a missing byte counts as zero, so equal heads decide nothing.
@@ -102,17 +103,20 @@ impl Keys {
         Err(low)
     }
 
+    /// Makes room for more keys.
+    pub fn reserve(&mut self, keys: usize) {
+        self.heads.reserve_exact(keys);
+        self.ends.reserve_exact(keys);
+    }
+
     /// Puts a key at the place that `search` named.
     pub fn insert(&mut self, i: usize, key: &[u8]) {
         if self.len() == 0 {
             self.text.clear();
             self.text.extend_from_slice(key);
             self.prefix = offset(key.len());
-        } else {
-            let prefix = shared(self.prefix(), key);
-            if prefix < self.prefix as usize {
-                self.shorten_prefix(prefix);
-            }
+        } else if !key.starts_with(self.prefix()) {
+            self.shorten_prefix(shared(self.prefix(), key));
         }
         let rest = &key[self.prefix as usize..];
         let at = self.start(i);

@@ -28,7 +28,7 @@ pub use types::{Change, Compaction, NewVersion, Put, Restored, Version, Walked};
 use super::Revision;
 use log::Log;
 use record::{Histories, Record};
-use tree::Tree;
+use tree::{Path, Tree};
 
 /// The keys and their revisions. Changes come in the order of revisions; a revision at which it is
 /// asked must not be below the last compaction's.
@@ -100,23 +100,34 @@ impl Index {
         Some(previous)
     }
 
-    /// Takes up one change that the backend has, in the order of revisions: the oldest change of a key
-    /// may be in the midst of a generation, or the tombstone of one that is otherwise compacted.
-    fn restore(&mut self, key: &[u8], change: &Restored) {
-        self.last = self.last.max(change.revision.main);
-        let (path, id) = self.tree.find_path(key);
-        let leaf = self.tree.leaf_mut(id);
-        match leaf.keys.search(key) {
-            Ok(i) => {
-                let record = &mut leaf.records[i];
-                let before = record.is_alive();
-                record.restore(change, &mut self.histories);
-                let after = record.is_alive();
-                if before != after {
-                    self.tree.count(&path, after);
+    /// Takes up changes that the backend has, sorted by key and of each key by revision. The oldest
+    /// change of a key may be in the midst of a generation, or the tombstone of one that is otherwise
+    /// compacted. The log is left alone.
+    fn restore<'a>(&mut self, changes: impl Iterator<Item = (&'a [u8], &'a Restored)>) {
+        // The place of the last change is that of the next one until the leaf ends or is split.
+        let mut place: Option<(Path, u32, Option<Vec<u8>>)> = None;
+        for (key, change) in changes {
+            self.last = self.last.max(change.revision.main);
+            let (path, id, end) = match place.take() {
+                Some((path, id, Some(end))) if key < &end[..] => (path, id, Some(end)),
+                Some((path, id, None)) => (path, id, None),
+                _ => self.tree.find_place(key),
+            };
+            let leaf = self.tree.leaf_mut(id);
+            let mut split = false;
+            match leaf.keys.search(key) {
+                Ok(i) => {
+                    let record = &mut leaf.records[i];
+                    let before = record.is_alive();
+                    record.restore(change, &mut self.histories);
+                    let after = record.is_alive();
+                    if before != after {
+                        self.tree.count(&path, after);
+                    }
                 }
+                Err(i) => split = self.tree.insert(&path, id, i, key, Record::restored(change)),
             }
-            Err(i) => self.tree.insert(&path, id, i, key, Record::restored(change)),
+            place = (!split).then_some((path, id, end));
         }
     }
 

@@ -155,6 +155,16 @@ impl Tree {
         (path, node)
     }
 
+    /// The same, and where the keys end that belong to that leaf.
+    pub fn find_place(&self, key: &[u8]) -> (Path, u32, Option<Vec<u8>>) {
+        let (path, id) = self.find_path(key);
+        let end = path.steps[..path.len].iter().rev().find_map(|(node, child)| {
+            let keys = &self.inners[*node].keys;
+            ((*child as usize) < keys.len()).then(|| keys.key(*child as usize))
+        });
+        (path, id, end)
+    }
+
     /// How many keys below this one are alive.
     pub fn live_below(&self, key: &[u8]) -> u64 {
         let mut node = self.root;
@@ -180,8 +190,9 @@ impl Tree {
         self.live = self.live.checked_add_signed(change).expect("deaths follow births");
     }
 
-    /// Adds a key at the place where a search ended.
-    pub fn insert(&mut self, path: &Path, id: u32, i: usize, key: &[u8], record: Record) {
+    /// Adds a key at the place where a search ended. True if the leaf was split: the path is
+    /// worthless then.
+    pub fn insert(&mut self, path: &Path, id: u32, i: usize, key: &[u8], record: Record) -> bool {
         self.len += 1;
         if record.is_alive() {
             self.count(path, true);
@@ -191,16 +202,23 @@ impl Tree {
         grow(&mut leaf.records, 1, KEY_STEP);
         leaf.records.insert(i, record);
         let entries = leaf.records.len();
-        if is_full(entries, &leaf.keys) {
-            // Keys that come in order leave full leaves behind.
-            let at = if leaf.next == NONE && i + 1 == entries { i } else { entries / 2 };
-            let right = leaf.split_off(at);
-            let between = separator(&leaf.keys, &right.keys);
-            let live = right.live();
-            let right = self.leaves.add(right);
-            self.leaves[id].next = right;
-            self.add_child(path, path.len, between, right, live);
+        if !is_full(entries, &leaf.keys) {
+            return false;
         }
+        // Keys that come in order leave full leaves behind, and find a roomy one.
+        let ascending = leaf.next == NONE && i + 1 == entries;
+        let mut right = leaf.split_off(if ascending { i } else { entries / 2 });
+        if ascending {
+            leaf.records.shrink_to_fit();
+            right.records.reserve_exact(FULL);
+            right.keys.reserve(FULL);
+        }
+        let between = separator(&leaf.keys, &right.keys);
+        let live = right.live();
+        let right = self.leaves.add(right);
+        self.leaves[id].next = right;
+        self.add_child(path, path.len, between, right, live);
+        true
     }
 
     /// Puts a new node behind the one that the path takes at `level`; `live` of the keys there are
