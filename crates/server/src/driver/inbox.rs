@@ -1,0 +1,128 @@
+//! What the node's thread is told, and by whom. One lock and at most one wake for a whole batch. Not here:
+//! what it does with it (`node_thread`).
+
+use std::mem;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_api::pb::raftpb::ConfChangeType;
+use etch_state::Reply;
+use tokio::sync::oneshot;
+
+/// The outcome of a call.
+pub type Outcome = Result<Reply, Error>;
+
+/// Where an outcome goes.
+#[derive(Debug)]
+pub enum Caller {
+    /// A call that a net thread has kept, by its slot there.
+    Net {
+        /// Which net thread.
+        thread: usize,
+        /// Which of its calls.
+        slot: usize,
+    },
+    /// A task that waits.
+    Task(oneshot::Sender<Outcome>),
+}
+
+/// One thing that the node is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A request for the log: its kind and the client's own bytes.
+    Propose(RequestKind, Bytes, Caller),
+    /// A compaction whose caller waits until its work is done.
+    ProposePhysical(Bytes, Caller),
+    /// A change of the membership: what, whom, and the member as JSON.
+    ProposeChange(ConfChangeType, u64, Bytes, Caller),
+    /// Tell the caller when a read is linearizable.
+    Read(Caller),
+    /// Hand leadership to this voter.
+    TransferLeader(u64, oneshot::Sender<Result<(), Error>>),
+    /// The WAL is durable up to and with this write.
+    LogWritten(u64),
+    /// The B+tree holds this index and this revision.
+    Committed {
+        /// The applied index.
+        index: u64,
+        /// The store's revision.
+        revision: i64,
+    },
+    /// Commit what there is, now.
+    CommitNow,
+    /// Commit everything, then answer and end.
+    Stop,
+}
+
+#[derive(Default)]
+struct Inner {
+    commands: Vec<Command>,
+    sleeping: bool,
+}
+
+/// The node's inbox. Bounded by the node, which refuses proposals beyond its limit, and by the number of
+/// calls that connections may have under way.
+#[derive(Default)]
+pub struct Inbox {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+impl Inbox {
+    /// Adds one command.
+    pub fn push(&self, command: Command) {
+        self.extend(&mut vec![command]);
+    }
+
+    /// Adds a batch; `commands` is left empty, with its room.
+    pub fn extend(&self, commands: &mut Vec<Command>) {
+        if commands.is_empty() {
+            return;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.commands.append(commands);
+        if mem::take(&mut inner.sleeping) {
+            drop(inner);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Moves what is there to `out`, which must be empty; sleeps at most `patience` if nothing is.
+    pub fn take(&self, out: &mut Vec<Command>, patience: Duration) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.commands.is_empty() && !patience.is_zero() {
+            inner.sleeping = true;
+            let waited = self.filled.wait_timeout(inner, patience);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.sleeping = false;
+        }
+        mem::swap(&mut inner.commands, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_wakes_the_sleeper_and_arrives_in_order() {
+        let inbox = Inbox::default();
+        std::thread::scope(|threads| {
+            let reader = threads.spawn(|| {
+                let mut out = Vec::new();
+                while out.is_empty() {
+                    inbox.take(&mut out, Duration::from_secs(60));
+                }
+                out.len()
+            });
+            inbox.extend(&mut vec![Command::CommitNow, Command::LogWritten(1)]);
+            assert_eq!(reader.join().unwrap(), 2);
+        });
+        let mut out = Vec::new();
+        inbox.take(&mut out, Duration::ZERO);
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,110 @@
+//! The node's own thread: sleeps until it is told something or time is up, lets the node take a turn, and
+//! hands on what the world owes. Not here: every decision.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use etch_api::internal::Header;
+use etch_node::{Commit, LogWrite, Node, Output};
+
+use super::clock::Clock;
+use super::inbox::{Caller, Command, Inbox, Outcome};
+use super::mailbox::Mailbox;
+use super::notes;
+use crate::logging::Logger;
+
+/// What the thread works with.
+pub struct NodeThread {
+    /// The member.
+    pub node: Node<Caller>,
+    /// What it is told.
+    pub inbox: Arc<Inbox>,
+    /// The net threads.
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// To the WAL's thread.
+    pub wal: Sender<LogWrite>,
+    /// To the B+tree's thread.
+    pub backend: Sender<Commit>,
+    /// The process's clock.
+    pub clock: Clock,
+    /// The log.
+    pub log: Logger,
+}
+
+impl NodeThread {
+    /// Runs until it is told to stop and everything applied is in the B+tree.
+    pub fn run(mut self) {
+        let mut commands = Vec::new();
+        let mut out = Output::default();
+        let mut batches: Vec<Vec<(usize, Outcome)>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        let mut stopping = false;
+        loop {
+            let patience = self.node.wake_at().saturating_sub(self.clock.now_ms());
+            self.inbox.take(&mut commands, Duration::from_millis(patience));
+            self.node.advance(self.clock.now_ms());
+            for command in commands.drain(..) {
+                stopping |= matches!(command, Command::Stop);
+                self.handle(command);
+            }
+            self.node.turn(&mut out);
+            let sent = self.hand_out(&mut out, &mut batches);
+            if !sent || stopping && self.node.is_settled() {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        let nobody = Header::default();
+        match command {
+            Command::Propose(kind, body, caller) => self.node.propose(&nobody, kind, &body, Some(caller)),
+            Command::ProposePhysical(body, caller) => {
+                self.node.propose_physical_compaction(&nobody, &body, caller);
+            }
+            Command::ProposeChange(kind, member, context, caller) => {
+                self.node.propose_change(kind, member, context, caller);
+            }
+            Command::Read(caller) => self.node.read(caller),
+            Command::TransferLeader(to, answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.node.transfer_leadership(to));
+            }
+            Command::LogWritten(sequence) => self.node.log_written(sequence),
+            Command::Committed { index, revision } => self.node.committed(index, revision),
+            Command::CommitNow => self.node.hurry_commit(),
+            Command::Stop => {
+                self.node.stop();
+                self.node.hurry_commit();
+            }
+        }
+    }
+
+    /// False if a thread that we depend on is gone: it has said why.
+    fn hand_out(
+        &mut self,
+        out: &mut Output<Caller>,
+        batches: &mut [Vec<(usize, Outcome)>],
+    ) -> bool {
+        let mut sent = true;
+        for write in out.log.drain(..) {
+            sent &= self.wal.send(write).is_ok();
+        }
+        if let Some(commit) = out.commit.take() {
+            sent &= self.backend.send(commit).is_ok();
+        }
+        for (caller, outcome) in out.replies.drain(..) {
+            match caller {
+                Caller::Net { thread, slot } => batches[thread].push((slot, outcome)),
+                Caller::Task(answer) => drop(answer.send(outcome)),
+            }
+        }
+        for (mailbox, batch) in self.mailboxes.iter().zip(batches) {
+            mailbox.deliver(batch);
+        }
+        for note in out.notes.drain(..) {
+            notes::log(&self.log, &self.node, &note);
+        }
+        sent
+    }
+}

@@ -1,0 +1,139 @@
+//! The member as every net thread knows it: identity, limits, the shared parts of its state, and the way
+//! to its node. Not here: anything that belongs to one thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, RwLockReadGuard, PoisonError};
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_api::pb::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use etch_api::wire::HeaderTemplate;
+use etch_disk::backend::{Backend, Bolt};
+use etch_node::{Identity, View};
+use etch_state::alarm::Alarms;
+use etch_state::lease::Lessor;
+use etch_state::members::Members;
+use etch_state::mvcc::Store;
+use etch_state::watch::Hub;
+use etch_state::{Quota, Reply};
+use prost::Message as _;
+use tokio::sync::oneshot;
+
+use crate::driver::clock::Clock;
+use crate::driver::inbox::{Caller, Command, Inbox, Outcome};
+use crate::logging::Logger;
+use crate::metrics::Metrics;
+
+/// What requests are held to.
+#[derive(Clone, Debug)]
+pub struct RequestLimits {
+    /// Operations in a transaction (`--max-txn-ops`).
+    pub max_txn_ops: usize,
+    /// Bytes of a request (`--max-request-bytes`).
+    pub max_request_bytes: usize,
+    /// Time between two notices of progress on a quiet watch (`--watch-progress-notify-interval`).
+    pub progress_interval_ms: u64,
+    /// A call slower than this is logged (`--warning-unary-request-duration`).
+    pub slow_call_ms: u64,
+    /// May the membership change only while that is safe? (`--strict-reconfig-check`)
+    pub strict_reconfig_check: bool,
+    /// Learners at the most (`--max-learners`).
+    pub max_learners: usize,
+}
+
+/// Shared by all threads; nothing in it belongs to one of them.
+pub struct Member {
+    /// Who we are.
+    pub identity: Identity,
+    /// The part of a response header that never changes.
+    pub header: HeaderTemplate,
+    /// The node's numbers.
+    pub view: Arc<View>,
+    /// The way to the node.
+    pub inbox: Arc<Inbox>,
+    /// Keys.
+    pub store: Arc<Store>,
+    /// Leases.
+    pub lessor: Arc<Lessor>,
+    /// Watches.
+    pub hub: Arc<Hub>,
+    /// The member table.
+    pub members: Arc<RwLock<Members>>,
+    /// The alarms.
+    pub alarms: Arc<RwLock<Alarms>>,
+    /// The space quota.
+    pub quota: Arc<Quota>,
+    /// The B+tree, for whole-file reads.
+    pub backend: Arc<Bolt>,
+    /// What requests are held to.
+    pub limits: RequestLimits,
+    /// The clock.
+    pub clock: Clock,
+    /// The log.
+    pub log: Logger,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The next lease id to give out.
+    pub lease_ids: AtomicU64,
+}
+
+impl Member {
+    /// Response header and body, encoded one behind the other.
+    pub fn encode(&self, reply: &Reply, out: &mut bytes::BytesMut) {
+        self.header.encode(reply.revision, self.view.term(), out, 1);
+        out.extend_from_slice(&reply.body);
+    }
+
+    /// The member table.
+    pub fn members(&self) -> RwLockReadGuard<'_, Members> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The alarms.
+    pub fn alarms(&self) -> RwLockReadGuard<'_, Alarms> {
+        self.alarms.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lease id that nobody has asked for: positive, and another one each time.
+    pub fn next_lease_id(&self) -> i64 {
+        let id = self.lease_ids.fetch_add(1, Ordering::Relaxed) & (i64::MAX as u64);
+        i64::try_from(id.max(1)).unwrap_or(1)
+    }
+
+    /// Proposes and waits. For what is not on a hot path.
+    pub async fn propose(&self, kind: RequestKind, body: Bytes) -> Outcome {
+        self.ask(|caller| Command::Propose(kind, body, caller)).await
+    }
+
+    /// Sends a command that has a caller, and waits for its outcome.
+    pub async fn ask(&self, command: impl FnOnce(Caller) -> Command) -> Outcome {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.push(command(Caller::Task(sender)));
+        receiver.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Returns when a read that starts then sees every write acknowledged before the call.
+    pub async fn linearize(&self) -> Result<(), Error> {
+        if self.view.is_lone_leader() {
+            return Ok(());
+        }
+        self.ask(Command::Read).await.map(drop)
+    }
+
+    /// Raises our NOSPACE alarm and waits until it is up.
+    pub async fn raise_no_space(&self) {
+        let request = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: self.identity.member,
+            alarm: AlarmType::Nospace.into(),
+        };
+        // If it cannot be raised now, the next write that finds no room tries again.
+        let _ = self.propose(RequestKind::Alarm, request.encode_to_vec().into()).await;
+    }
+
+    /// Bytes of the file, and of them in use.
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.backend.size(), self.backend.size_in_use())
+    }
+}

@@ -1,0 +1,245 @@
+//! A net thread: one runtime, its connections, its calls under way. Outcomes come back through its
+//! mailbox, all that have come in at once. Not here: what calls do (`services`), and listening (`port`).
+
+mod port;
+mod thread;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_rpc::{
+    CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply, Route,
+    Stats, Status, StreamSender,
+};
+use etch_state::mvcc::RangeReply;
+use etch_state::watch::Doorbell;
+use tokio::sync::Notify;
+
+use crate::driver::inbox::{Caller, Command, Outcome};
+use crate::member::Member;
+use crate::services::methods::{self, Method};
+use crate::services::{self, status};
+
+pub use port::{Listener, Listeners};
+pub use thread::{NetThread, Rings};
+
+/// A call that waits for its outcome.
+struct Waiting {
+    reply: Reply,
+    method: Method,
+    began_ms: u64,
+}
+
+/// One net thread's own things. Everything on the thread shares it through `Rc`.
+pub struct Net {
+    /// The member.
+    pub member: Arc<Member>,
+    /// Which thread this is.
+    number: usize,
+    /// Commands gathered in this turn of a connection.
+    outbox: RefCell<Vec<Command>>,
+    waiting: RefCell<Vec<Option<Waiting>>>,
+    free: RefCell<Vec<usize>>,
+    buffer: RefCell<MessageBuf>,
+    doorbell: Arc<Doorbell>,
+    streams: RefCell<HashMap<u64, Rc<Notify>>>,
+    next_token: Cell<u64>,
+    rpc: Stats,
+}
+
+/// Room for encoded replies, taken anew when it is used up.
+const BUFFER: usize = 64 << 10;
+
+impl Net {
+    /// The things of thread `number`.
+    pub fn new(member: Arc<Member>, number: usize, doorbell: Arc<Doorbell>) -> Rc<Self> {
+        Rc::new(Self {
+            member,
+            number,
+            outbox: RefCell::default(),
+            waiting: RefCell::default(),
+            free: RefCell::default(),
+            buffer: RefCell::new(MessageBuf::with_capacity(BUFFER)),
+            doorbell,
+            streams: RefCell::default(),
+            next_token: Cell::new(0),
+            rpc: Stats::default(),
+        })
+    }
+
+    /// Sends a request through the log: the client's own bytes, and the call that waits for the outcome.
+    pub fn propose(&self, kind: RequestKind, body: Bytes, method: Method, reply: Reply) {
+        let caller = self.wait(method, reply);
+        self.outbox.borrow_mut().push(Command::Propose(kind, body, caller));
+    }
+
+    /// Keeps a call until its outcome comes back.
+    pub fn wait(&self, method: Method, reply: Reply) -> Caller {
+        let waiting = Waiting { reply, method, began_ms: self.member.clock.now_ms() };
+        let mut slots = self.waiting.borrow_mut();
+        let slot = match self.free.borrow_mut().pop() {
+            Some(slot) => {
+                slots[slot] = Some(waiting);
+                slot
+            }
+            None => {
+                slots.push(Some(waiting));
+                slots.len() - 1
+            }
+        };
+        Caller::Net { thread: self.number, slot }
+    }
+
+    /// Adds a command to this turn's batch.
+    pub fn command(&self, command: Command) {
+        self.outbox.borrow_mut().push(command);
+    }
+
+    /// Gives each outcome to the call that waits for it.
+    pub fn deliver(&self, outcomes: &mut Vec<(usize, Outcome)>) {
+        for (slot, outcome) in outcomes.drain(..) {
+            let Some(waiting) = self.waiting.borrow_mut()[slot].take() else { continue };
+            self.free.borrow_mut().push(slot);
+            self.finish(waiting.method, waiting.began_ms, waiting.reply, outcome);
+        }
+    }
+
+    /// Ends a call with its outcome.
+    pub fn finish(&self, method: Method, began_ms: u64, reply: Reply, outcome: Outcome) {
+        match outcome {
+            Ok(done) => {
+                let mut buffer = self.buffer.borrow_mut();
+                self.member.encode(&done, buffer.begin());
+                let payload = buffer.end();
+                drop(buffer);
+                self.handled(method, began_ms, etch_rpc::Code::Ok);
+                reply.ok(payload);
+            }
+            Err(error) => self.fail(method, began_ms, reply, status(error)),
+        }
+    }
+
+    /// Ends a call that was answered at once.
+    pub fn conclude(
+        &self,
+        method: Method,
+        began_ms: u64,
+        reply: Reply,
+        answer: Result<etch_state::Reply, Status>,
+    ) {
+        match answer {
+            Ok(done) => self.finish(method, began_ms, reply, Ok(done)),
+            Err(status) => self.fail(method, began_ms, reply, status),
+        }
+    }
+
+    /// Header and range in one buffer, for answers that are not large.
+    pub fn encode_range(&self, mut range: RangeReply) -> io::Result<Payload> {
+        let mut buffer = self.buffer.borrow_mut();
+        let out = buffer.begin();
+        self.member.header.encode(range.revision, self.member.view.term(), out, 1);
+        while range.fill(out, usize::MAX)? {}
+        Ok(buffer.end())
+    }
+
+    /// Refuses to show data while the CORRUPT alarm is up.
+    pub fn check_corrupt(&self) -> Result<(), Error> {
+        if self.member.store.is_corrupt() { Err(Error::Corrupt) } else { Ok(()) }
+    }
+
+    /// Ends a call with an error.
+    pub fn fail(&self, method: Method, began_ms: u64, reply: Reply, status: Status) {
+        self.handled(method, began_ms, status.code);
+        reply.err(status);
+    }
+
+    /// Counts a call that has ended, and logs it if it was slow.
+    pub fn handled(&self, method: Method, began_ms: u64, code: etch_rpc::Code) {
+        let took_ms = self.member.clock.now_ms().saturating_sub(began_ms);
+        self.member.metrics.handled(method, code, took_ms);
+        if took_ms > self.member.limits.slow_call_ms {
+            services::log_slow_call(&self.member, method, took_ms);
+        }
+    }
+
+    /// A place for a watch stream: the token that the doorbell will call it by, and what it waits on.
+    pub fn add_stream(&self) -> (u64, Rc<Notify>) {
+        let token = self.next_token.get();
+        self.next_token.set(token + 1);
+        let notify = Rc::new(Notify::new());
+        self.streams.borrow_mut().insert(token, Rc::clone(&notify));
+        (token, notify)
+    }
+
+    /// The stream is gone.
+    pub fn remove_stream(&self, token: u64) {
+        self.streams.borrow_mut().remove(&token);
+    }
+
+    /// The bell of this thread's watch streams.
+    pub fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
+    }
+
+    /// Wakes the watch streams that have something to read.
+    pub fn ring_streams(&self, tokens: &mut Vec<u64>) {
+        self.doorbell.take_ready(tokens);
+        let streams = self.streams.borrow();
+        for token in tokens.drain(..) {
+            if let Some(stream) = streams.get(&token) {
+                stream.notify_one();
+            }
+        }
+    }
+}
+
+impl Handler for NetHandler {
+    fn route(&self, path: &str) -> Route {
+        methods::route(path)
+    }
+
+    fn unary(&self, method: u16, call: CallInfo, message: Bytes, reply: Reply) {
+        services::unary(&self.0, Method::from_number(method), &call, message, reply);
+    }
+
+    fn batch_end(&self) {
+        self.0.member.inbox.extend(&mut self.0.outbox.borrow_mut());
+    }
+
+    fn stream(
+        self: Rc<Self>,
+        method: u16,
+        call: CallInfo,
+        messages: MessageStream,
+        sender: StreamSender,
+    ) -> LocalFuture<Status> {
+        let net = Rc::clone(&self.0);
+        Box::pin(services::stream(net, Method::from_number(method), call, messages, sender))
+    }
+
+    fn plain(
+        self: Rc<Self>,
+        request: http::Request<Bytes>,
+        peer: Rc<Peer>,
+    ) -> LocalFuture<http::Response<PlainBody>> {
+        if request.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")) {
+            let refused = etch_rpc::not_grpc(request.headers());
+            return Box::pin(async move { refused });
+        }
+        let _ = peer;
+        Box::pin(async move { port::page(&self.0.member, request).await })
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.0.rpc
+    }
+}
+
+/// The handler of a thread's connections.
+pub struct NetHandler(pub Rc<Net>);

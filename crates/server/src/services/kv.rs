@@ -1,0 +1,241 @@
+//! `etcdserverpb.KV`. Reads are answered here and now, on the thread of their connection; writes are checked
+//! here and go through the log as the client's own bytes. Not here: what they do (`etch_state`).
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_api::pb::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+};
+use etch_api::wire;
+use etch_rpc::{Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender};
+use etch_state::mvcc::{RangeChunks, RangeReply};
+use etch_state::{quota, txn};
+
+use super::methods::Method;
+use super::{decode, internal, status};
+use crate::driver::inbox::Command;
+use crate::net::Net;
+
+/// Answers up to this size are encoded whole; larger ones are made while they are sent.
+const WHOLE: usize = 64 << 10;
+
+/// `Range`.
+pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let request = match decode::<RangeRequest>(message) {
+        Ok(request) => request,
+        Err(status) => return net.fail(Method::Range, began_ms, reply, status),
+    };
+    if let Err(error) = txn::check_range(&request) {
+        return net.fail(Method::Range, began_ms, reply, status(error));
+    }
+    if request.serializable || net.member.view.is_lone_leader() {
+        return answer_range(net, began_ms, &request, reply);
+    }
+    let net = Rc::clone(net);
+    tokio::task::spawn_local(async move {
+        match net.member.linearize().await {
+            Ok(()) => answer_range(&net, began_ms, &request, reply),
+            Err(error) => net.fail(Method::Range, began_ms, reply, status(error)),
+        }
+    });
+}
+
+fn answer_range(net: &Rc<Net>, began_ms: u64, request: &RangeRequest, reply: Reply) {
+    if let Err(error) = net.check_corrupt() {
+        return net.fail(Method::Range, began_ms, reply, status(error));
+    }
+    let found = match net.member.store.range(request) {
+        Ok(found) => found,
+        Err(error) => return net.fail(Method::Range, began_ms, reply, status(error)),
+    };
+    if found.encoded_len() > WHOLE {
+        net.handled(Method::Range, began_ms, Code::Ok);
+        return reply.ok(Payload::lazy(Box::new(LazyRange::new(net, found))));
+    }
+    match net.encode_range(found) {
+        Ok(payload) => {
+            net.handled(Method::Range, began_ms, Code::Ok);
+            reply.ok(payload);
+        }
+        Err(error) => net.fail(Method::Range, began_ms, reply, internal(&error)),
+    }
+}
+
+/// A large answer: its header, then the keys and values as the client's window opens.
+struct LazyRange {
+    header: Bytes,
+    total: usize,
+    range: RangeReply,
+    buffer: BytesMut,
+    ended: bool,
+}
+
+impl LazyRange {
+    fn new(net: &Net, range: RangeReply) -> Self {
+        let mut header = BytesMut::new();
+        net.member.header.encode(range.revision, net.member.view.term(), &mut header, 1);
+        let total = header.len() + range.encoded_len();
+        Self { header: header.freeze(), total, range, buffer: BytesMut::new(), ended: false }
+    }
+}
+
+impl PayloadSource for LazyRange {
+    fn total_len(&self) -> usize {
+        self.total
+    }
+
+    fn next(&mut self, max: usize) -> Option<Result<Bytes, Status>> {
+        if !self.header.is_empty() {
+            return Some(Ok(std::mem::take(&mut self.header)));
+        }
+        if self.ended {
+            return None;
+        }
+        match self.range.fill(&mut self.buffer, max.max(1)) {
+            Ok(more) => {
+                self.ended = !more;
+                let piece = self.buffer.split().freeze();
+                if piece.is_empty() { None } else { Some(Ok(piece)) }
+            }
+            Err(error) => {
+                self.ended = true;
+                Some(Err(internal(&error)))
+            }
+        }
+    }
+}
+
+/// `Put`.
+pub fn put(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let request = match decode::<PutRequest>(message.clone()) {
+        Ok(request) => request,
+        Err(status) => return net.fail(Method::Put, began_ms, reply, status),
+    };
+    if let Err(error) = txn::check_put(&request) {
+        return net.fail(Method::Put, began_ms, reply, status(error));
+    }
+    if !net.member.quota.allows(quota::put_cost(&request)) {
+        return refuse_for_space(net, Method::Put, began_ms, reply);
+    }
+    net.propose(RequestKind::Put, message, Method::Put, reply);
+}
+
+/// No room: the alarm goes up, then the client is told.
+pub fn refuse_for_space(net: &Rc<Net>, method: Method, began_ms: u64, reply: Reply) {
+    let net = Rc::clone(net);
+    tokio::task::spawn_local(async move {
+        net.member.raise_no_space().await;
+        net.fail(method, began_ms, reply, status(Error::NoSpace));
+    });
+}
+
+/// `DeleteRange`.
+pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let checked = decode::<DeleteRangeRequest>(message.clone())
+        .and_then(|request| txn::check_delete(&request).map_err(status));
+    match checked {
+        Ok(()) => net.propose(RequestKind::DeleteRange, message, Method::DeleteRange, reply),
+        Err(status) => net.fail(Method::DeleteRange, began_ms, reply, status),
+    }
+}
+
+/// `Txn`. One that only reads does not go through the log.
+pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let request = match decode::<TxnRequest>(message.clone()) {
+        Ok(request) => request,
+        Err(status) => return net.fail(Method::Txn, began_ms, reply, status),
+    };
+    if let Err(error) = txn::check_txn(&request, net.member.limits.max_txn_ops) {
+        return net.fail(Method::Txn, began_ms, reply, status(error));
+    }
+    if txn::is_read_only(&request) {
+        return read_txn(net, began_ms, request, reply);
+    }
+    if !net.member.quota.allows(quota::txn_cost(&request)) {
+        return refuse_for_space(net, Method::Txn, began_ms, reply);
+    }
+    net.propose(RequestKind::Txn, message, Method::Txn, reply);
+}
+
+fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
+    let answer = |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
+        let outcome = net.check_corrupt().and_then(|()| net.member.store.read_txn(request));
+        net.finish(Method::Txn, began_ms, reply, outcome);
+    };
+    if txn::is_serializable(&request) || net.member.view.is_lone_leader() {
+        return answer(net, &request, reply);
+    }
+    let net = Rc::clone(net);
+    tokio::task::spawn_local(async move {
+        match net.member.linearize().await {
+            Ok(()) => answer(&net, &request, reply),
+            Err(error) => net.fail(Method::Txn, began_ms, reply, status(error)),
+        }
+    });
+}
+
+/// `Compact`.
+pub fn compact(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let request = match decode::<CompactionRequest>(message.clone()) {
+        Ok(request) => request,
+        Err(status) => return net.fail(Method::Compact, began_ms, reply, status),
+    };
+    if request.physical {
+        let caller = net.wait(Method::Compact, reply);
+        net.command(Command::ProposePhysical(message, caller));
+    } else {
+        net.propose(RequestKind::Compaction, message, Method::Compact, reply);
+    }
+}
+
+/// `RangeStream`: the same answer in chunks, all of one revision.
+pub async fn range_stream(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+    match stream_chunks(&net, &mut messages, &sender).await {
+        Ok(()) => Status::OK,
+        Err(status) => status,
+    }
+}
+
+async fn stream_chunks(
+    net: &Rc<Net>,
+    messages: &mut MessageStream,
+    sender: &StreamSender,
+) -> Result<(), Status> {
+    let Some(message) = messages.next().await? else {
+        return Err(Status::new(Code::Internal, "cardinality violation: received no request message from non-server-streaming RPC"));
+    };
+    let request: RangeRequest = decode(message)?;
+    txn::check_range_stream(&request).map_err(|refused| match refused {
+        txn::StreamRefusal::Request(error) => status(error),
+        txn::StreamRefusal::Unimplemented(why) => Status::new(Code::Unimplemented, why),
+    })?;
+    if !request.serializable {
+        net.member.linearize().await.map_err(status)?;
+    }
+    net.check_corrupt().map_err(status)?;
+    let mut chunks = net.member.store.range_stream(&request).map_err(status)?;
+    while let Some(chunk) = next_chunk(net, &mut chunks)? {
+        sender.send(chunk).await?;
+    }
+    Ok(())
+}
+
+/// One `RangeStreamResponse`: field 1 is a `RangeResponse`, whose header only the last one has.
+fn next_chunk(net: &Net, chunks: &mut RangeChunks) -> Result<Option<Payload>, Status> {
+    let Some(chunk) = chunks.next_chunk().map_err(status)? else { return Ok(None) };
+    let mut header = BytesMut::new();
+    if let Some(revision) = chunk.header_revision {
+        net.member.header.encode(revision, net.member.view.term(), &mut header, 1);
+    }
+    let mut body = BytesMut::with_capacity(chunk.reply.encoded_len());
+    let mut reply = chunk.reply;
+    while reply.fill(&mut body, WHOLE).map_err(|e| internal(&e))? {}
+    let len = header.len() + body.len();
+    let mut head = BytesMut::with_capacity(header.len() + 11);
+    wire::field_head(1, len, &mut head);
+    head.extend_from_slice(&header);
+    Ok(Some(Payload::pieces(vec![head.freeze(), body.freeze()])))
+}

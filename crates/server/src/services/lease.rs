@@ -1,0 +1,110 @@
+//! `etcdserverpb.Lease`. Grants and revokes go through the log; a keep-alive touches only memory, on the
+//! thread of its connection. Not here: leases themselves (`etch_state::lease`).
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_api::pb::etcdserverpb as pb;
+use etch_rpc::{MessageStream, Reply, Status, StreamSender};
+use etch_state::Reply as Done;
+use etch_state::lease::RenewError;
+use etch_state::quota;
+use prost::Message as _;
+
+use super::kv::refuse_for_space;
+use super::methods::Method;
+use super::{decode, status};
+use crate::net::Net;
+
+/// `LeaseGrant`. A lease without an id gets one here, so that the entry names it for every member.
+pub fn grant(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    let mut request = match decode::<pb::LeaseGrantRequest>(message.clone()) {
+        Ok(request) => request,
+        Err(status) => return net.fail(Method::LeaseGrant, began_ms, reply, status),
+    };
+    if !net.member.quota.allows(quota::LEASE_COST) {
+        return refuse_for_space(net, Method::LeaseGrant, began_ms, reply);
+    }
+    let mut body = message;
+    if request.id == 0 {
+        request.id = net.member.next_lease_id();
+        body = request.encode_to_vec().into();
+    }
+    net.propose(RequestKind::LeaseGrant, body, Method::LeaseGrant, reply);
+}
+
+/// `LeaseRevoke`.
+pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
+    match decode::<pb::LeaseRevokeRequest>(message.clone()) {
+        Ok(_) => net.propose(RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply),
+        Err(status) => net.fail(Method::LeaseRevoke, began_ms, reply, status),
+    }
+}
+
+/// `LeaseTimeToLive`. An unknown lease has -1 seconds to live, and that is no error.
+pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
+    let request: pb::LeaseTimeToLiveRequest = decode(message)?;
+    net.check_corrupt().map_err(status)?;
+    let found = net.member.lessor.time_to_live(request.id, net.member.clock.now_ms(), request.keys);
+    let response = match found {
+        Some(lease) => pb::LeaseTimeToLiveResponse {
+            header: None,
+            id: request.id,
+            ttl: lease.ttl,
+            granted_ttl: lease.granted_ttl,
+            keys: lease.keys,
+        },
+        None => pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() },
+    };
+    Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
+}
+
+/// `LeaseLeases`.
+pub fn leases(net: &Net) -> Result<Done, Status> {
+    net.check_corrupt().map_err(status)?;
+    let leases = net.member.lessor.list().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+    let response = pb::LeaseLeasesResponse { header: None, leases };
+    Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
+}
+
+/// `LeaseKeepAlive`: an answer for each request, with 0 seconds for a lease that is not there.
+pub async fn keep_alive(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+    match keep_alives(&net, &mut messages, &sender).await {
+        Ok(()) => Status::OK,
+        Err(status) => status,
+    }
+}
+
+async fn keep_alives(
+    net: &Rc<Net>,
+    messages: &mut MessageStream,
+    sender: &StreamSender,
+) -> Result<(), Status> {
+    while let Some(message) = messages.next().await? {
+        let request: pb::LeaseKeepAliveRequest = decode(message)?;
+        let ttl = renew(net, request.id).await.map_err(status)?;
+        let response = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
+        let done =
+            Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() };
+        let mut out = BytesMut::new();
+        net.member.encode(&done, &mut out);
+        sender.send(out.freeze()).await?;
+    }
+    Ok(())
+}
+
+/// Renews a lease. One that we do not know may have been granted just now; one that has run out is being
+/// revoked, and is gone once that is done.
+async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
+    net.check_corrupt()?;
+    loop {
+        match net.member.lessor.renew(id, net.member.clock.now_ms()) {
+            Ok(ttl) => return Ok(ttl),
+            Err(RenewError::NotFound) => return Ok(0),
+            Err(RenewError::NotPrimary) => return Err(Error::NoLeader),
+            Err(RenewError::Expired(gone)) => gone.wait(net).await?,
+        }
+    }
+}

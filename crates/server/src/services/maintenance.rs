@@ -1,0 +1,223 @@
+//! `etcdserverpb.Maintenance`. Not here: hashing and the file itself (`etch_state`, `etch_disk`).
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use etch_api::Error;
+use etch_api::internal::RequestKind;
+use etch_api::pb::etcdserverpb as pb;
+use etch_api::pb::etcdserverpb::downgrade_request::DowngradeAction;
+use etch_api::pb::membershippb::DowngradeInfoSetRequest;
+use etch_disk::backend::Backend;
+use etch_rpc::{Code, MessageStream, Status, StreamSender};
+use etch_state::Reply;
+use etch_state::version::{ETCD, Version};
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+
+use super::{decode, internal, status};
+use crate::driver::inbox::Command;
+use crate::log_info;
+use crate::net::Net;
+
+fn reply(net: &Net, body: &impl prost::Message) -> Reply {
+    Reply { revision: net.member.store.revision(), body: body.encode_to_vec().into() }
+}
+
+/// `Alarm`: through the log, also to list them, as in etcd.
+pub async fn alarm(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
+    decode::<pb::AlarmRequest>(message.clone())?;
+    net.member.propose(RequestKind::Alarm, message).await.map_err(status)
+}
+
+/// `Status`.
+pub fn member_status(net: &Net) -> Reply {
+    let member = &net.member;
+    let (size, in_use) = member.sizes();
+    let members = member.members();
+    let mut errors = Vec::new();
+    if member.view.leader() == 0 {
+        errors.push(Error::NoLeader.message().to_owned());
+    }
+    errors.extend(member.alarms().list(pb::AlarmType::None).iter().map(alarm_text));
+    let downgrade = members.downgrade();
+    reply(
+        net,
+        &pb::StatusResponse {
+            header: None,
+            version: ETCD.to_string(),
+            db_size: size as i64,
+            leader: member.view.leader(),
+            raft_index: member.view.committed(),
+            raft_term: member.view.term(),
+            raft_applied_index: member.view.applied(),
+            errors,
+            db_size_in_use: in_use as i64,
+            is_learner: false,
+            storage_version: members.storage_version().map_or_else(String::new, |v| v.to_string()),
+            db_size_quota: member.quota.limit() as i64,
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version.clone(),
+            }),
+        },
+    )
+}
+
+/// An alarm as Go prints the message: it is text that people read in `errors`.
+fn alarm_text(alarm: &pb::AlarmMember) -> String {
+    let kind = pb::AlarmType::try_from(alarm.alarm).unwrap_or(pb::AlarmType::None);
+    format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name())
+}
+
+/// `Defragment`: the file shrinks while it serves; this only hurries it along, and waits.
+pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
+    log_info!(net.member.log, "starting defragment");
+    let backend = std::sync::Arc::clone(&net.member.backend);
+    let shrunk = tokio::task::spawn_blocking(move || backend.defragment()).await;
+    match shrunk {
+        Ok(Ok(())) => {
+            log_info!(net.member.log, "finished defragment");
+            Ok(Bytes::new())
+        }
+        Ok(Err(error)) => Err(internal(&error)),
+        Err(_) => Err(status(Error::Stopped)),
+    }
+}
+
+/// `Hash`: of the whole file.
+pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
+    let store = std::sync::Arc::clone(&net.member.store);
+    let hashed = tokio::task::spawn_blocking(move || store.hash()).await;
+    match hashed {
+        Ok(Ok((hash, revision))) => {
+            let body = pb::HashResponse { header: None, hash }.encode_to_vec().into();
+            Ok(Reply { revision, body })
+        }
+        Ok(Err(error)) => Err(internal(&error)),
+        Err(_) => Err(status(Error::Stopped)),
+    }
+}
+
+/// `HashKV`.
+pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
+    let request: pb::HashKvRequest = decode(message)?;
+    let store = std::sync::Arc::clone(&net.member.store);
+    let hashed = tokio::task::spawn_blocking(move || store.hash_kv(request.revision)).await;
+    let hashed = hashed.map_err(|_| status(Error::Stopped))?.map_err(|e| e.status())?;
+    let response = pb::HashKvResponse {
+        header: None,
+        hash: hashed.hash,
+        compact_revision: hashed.compact_revision,
+        hash_revision: hashed.hash_revision,
+    };
+    Ok(Reply { revision: hashed.current_revision, body: response.encode_to_vec().into() })
+}
+
+/// `MoveLeader`: to ourselves it is done; there is no other voter.
+pub async fn move_leader(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
+    let request: pb::MoveLeaderRequest = decode(message)?;
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    net.member.inbox.push(Command::TransferLeader(request.target_id, sender));
+    receiver.await.unwrap_or(Err(Error::Stopped)).map_err(status)?;
+    Ok(Bytes::new())
+}
+
+/// `Downgrade`.
+pub async fn downgrade(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
+    let request: pb::DowngradeRequest = decode(message)?;
+    let action = DowngradeAction::try_from(request.action)
+        .map_err(|_| Status::new(Code::Unknown, "etcdserver: unknown method"))?;
+    let current = net.member.members().version();
+    if action != DowngradeAction::Cancel {
+        validate_downgrade(net, &request.version).await.map_err(status)?;
+    }
+    match action {
+        DowngradeAction::Validate => {}
+        DowngradeAction::Enable => {
+            let target = cluster_version(&request.version).map_err(status)?;
+            set_downgrade(net, true, target.to_string()).await.map_err(status)?;
+        }
+        DowngradeAction::Cancel => {
+            if net.member.members().downgrade().enabled {
+                set_downgrade(net, false, String::new()).await.map_err(status)?;
+            }
+        }
+    }
+    let version = current.map_or_else(String::new, |v| format!("{}.{}", v.major, v.minor));
+    Ok(reply(net, &pb::DowngradeResponse { header: None, version }))
+}
+
+async fn validate_downgrade(net: &Rc<Net>, version: &str) -> Result<(), Error> {
+    let target = cluster_version(version)?;
+    net.member.linearize().await?;
+    let members = net.member.members();
+    let current = members.version().ok_or(Error::ClusterVersionUnavailable)?;
+    if current.one_minor_lower() != Some(target) {
+        return Err(Error::InvalidDowngradeTargetVersion);
+    }
+    if members.downgrade().enabled {
+        return Err(Error::DowngradeInProcess);
+    }
+    Ok(())
+}
+
+async fn set_downgrade(net: &Rc<Net>, enabled: bool, ver: String) -> Result<(), Error> {
+    let body = DowngradeInfoSetRequest { enabled, ver }.encode_to_vec().into();
+    net.member.propose(RequestKind::DowngradeInfoSet, body).await.map(drop)
+}
+
+/// `3.6` or `3.6.x`: what counts is the first two numbers.
+fn cluster_version(text: &str) -> Result<Version, Error> {
+    let parsed = text.parse().or_else(|()| format!("{text}.0").parse());
+    parsed.map(Version::cluster).map_err(|()| Error::WrongDowngradeVersionFormat)
+}
+
+/// Bytes in one message of a snapshot.
+const BLOB: usize = 32 << 10;
+
+/// `Snapshot`: the file at one root, then its SHA-256.
+pub async fn snapshot(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+    match send_snapshot(&net, &mut messages, &sender).await {
+        Ok(()) => Status::OK,
+        Err(status) => status,
+    }
+}
+
+async fn send_snapshot(
+    net: &Rc<Net>,
+    messages: &mut MessageStream,
+    sender: &StreamSender,
+) -> Result<(), Status> {
+    while messages.next().await?.is_some() {}
+    // What is acknowledged is in the snapshot: it is committed to the file first.
+    net.member.commit_everything().await.map_err(status)?;
+    let version = net.member.members().storage_version().map_or_else(String::new, |v| v.to_string());
+    let mut file = net.member.backend.snapshot().into_file();
+    let total = file.len();
+    log_info!(net.member.log, "sending database snapshot to client", "total-bytes" => total);
+    let mut sum = Sha256::new();
+    let mut sent = 0;
+    while sent < total {
+        let mut blob = BytesMut::with_capacity(BLOB);
+        file.read(&mut blob, BLOB).map_err(|e| internal(&e))?;
+        if blob.is_empty() {
+            return Err(Status::new(Code::Internal, "the snapshot ended early"));
+        }
+        sent += blob.len() as u64;
+        sum.update(&blob);
+        sender.send(piece(total - sent, blob.freeze(), &version)).await?;
+        // Reading pages may wait for the disk: others get their turn between two pieces.
+        tokio::task::yield_now().await;
+    }
+    let digest = Bytes::copy_from_slice(&sum.finalize());
+    sender.send(piece(0, digest, &version)).await?;
+    log_info!(net.member.log, "successfully sent database snapshot to client", "total-bytes" => total);
+    Ok(())
+}
+
+fn piece(remaining_bytes: u64, blob: Bytes, version: &str) -> Bytes {
+    let response =
+        pb::SnapshotResponse { header: None, remaining_bytes, blob, version: version.to_owned() };
+    response.encode_to_vec().into()
+}

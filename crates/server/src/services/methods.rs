@@ -1,0 +1,135 @@
+//! The methods that the port offers: path, number, kind. Not here: what they do.
+
+use etch_rpc::Route;
+
+/// How messages flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One in, one out.
+    Unary,
+    /// One in, many out.
+    ServerStream,
+    /// Many in, many out.
+    BidiStream,
+}
+
+macro_rules! methods {
+    ($($service:literal { $($name:ident $method:literal $kind:ident)* })*) => {
+        /// A method of one of etcd's services.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Method {
+            $($(#[doc = concat!("`/", $service, "/", $method, "`")] $name,)*)*
+        }
+
+        impl Method {
+            /// Every method, in the order of their numbers.
+            pub const ALL: &'static [Method] = &[$($(Method::$name,)*)*];
+
+            /// The service, the method's name there, and how messages flow.
+            pub const fn parts(self) -> (&'static str, &'static str, Kind) {
+                match self {
+                    $($(Method::$name => ($service, $method, Kind::$kind),)*)*
+                }
+            }
+        }
+
+        /// What a path names.
+        pub fn route(path: &str) -> Route {
+            match path {
+                $($(concat!("/", $service, "/", $method) => kind(Method::$name),)*)*
+                _ => unknown(path),
+            }
+        }
+
+        const SERVICES: &[&str] = &[$($service,)*];
+    };
+}
+
+methods! {
+    "etcdserverpb.KV" {
+        Range "Range" Unary
+        RangeStream "RangeStream" ServerStream
+        Put "Put" Unary
+        DeleteRange "DeleteRange" Unary
+        Txn "Txn" Unary
+        Compact "Compact" Unary
+    }
+    "etcdserverpb.Watch" {
+        Watch "Watch" BidiStream
+    }
+    "etcdserverpb.Lease" {
+        LeaseGrant "LeaseGrant" Unary
+        LeaseRevoke "LeaseRevoke" Unary
+        LeaseKeepAlive "LeaseKeepAlive" BidiStream
+        LeaseTimeToLive "LeaseTimeToLive" Unary
+        LeaseLeases "LeaseLeases" Unary
+    }
+    "etcdserverpb.Cluster" {
+        MemberAdd "MemberAdd" Unary
+        MemberRemove "MemberRemove" Unary
+        MemberUpdate "MemberUpdate" Unary
+        MemberList "MemberList" Unary
+        MemberPromote "MemberPromote" Unary
+    }
+    "etcdserverpb.Maintenance" {
+        Alarm "Alarm" Unary
+        Status "Status" Unary
+        Defragment "Defragment" Unary
+        Hash "Hash" Unary
+        HashKv "HashKV" Unary
+        Snapshot "Snapshot" ServerStream
+        MoveLeader "MoveLeader" Unary
+        Downgrade "Downgrade" Unary
+    }
+    "etcdserverpb.Auth" {
+        AuthStatus "AuthStatus" Unary
+    }
+    "grpc.health.v1.Health" {
+        HealthCheck "Check" Unary
+        HealthWatch "Watch" ServerStream
+    }
+}
+
+fn kind(method: Method) -> Route {
+    match method.parts().2 {
+        Kind::Unary => Route::Unary(method as u16),
+        Kind::ServerStream | Kind::BidiStream => Route::Stream(method as u16),
+    }
+}
+
+fn unknown(path: &str) -> Route {
+    let service = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')).map(|(service, _)| service);
+    match service {
+        Some(service) if SERVICES.contains(&service) => Route::UnknownMethod,
+        _ => Route::UnknownService,
+    }
+}
+
+impl Method {
+    /// The method with this number, as [`route`] gave it out.
+    pub fn from_number(number: u16) -> Method {
+        Self::ALL[usize::from(number)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_numbers_agree() {
+        for method in Method::ALL {
+            let (service, name, flow) = method.parts();
+            let want = match flow {
+                Kind::Unary => Route::Unary(*method as u16),
+                _ => Route::Stream(*method as u16),
+            };
+            assert_eq!(route(&format!("/{service}/{name}")), want);
+            assert_eq!(Method::from_number(*method as u16), *method);
+        }
+        assert_eq!(route("/etcdserverpb.KV/Nothing"), Route::UnknownMethod);
+        assert_eq!(route("/nobody.KV/Range"), Route::UnknownService);
+        assert_eq!(route("nonsense"), Route::UnknownService);
+    }
+}

@@ -1,0 +1,182 @@
+//! The gRPC services: one file each, and here what they share: how a call reaches its method, and how an
+//! outcome becomes an answer. Not here: connections (`net`), and what requests do (`etch_state`).
+
+pub mod auth;
+pub mod cluster;
+pub mod health;
+pub mod kv;
+pub mod lease;
+pub mod maintenance;
+pub mod methods;
+pub mod watch;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_rpc::{CallInfo, Code, MessageStream, Reply, Status, StreamSender};
+use etch_state::Reply as Done;
+use prost::Message;
+
+use self::methods::Method;
+use crate::log_warn;
+use crate::member::Member;
+use crate::net::Net;
+
+/// The table's error, as it is sent.
+pub fn status(error: Error) -> Status {
+    Status::new(Code::from_u32(error.code() as u32), error.message())
+}
+
+/// An operational error of ours that a client gets to see.
+pub fn internal(error: &std::io::Error) -> Status {
+    Status::new(Code::Unknown, error.to_string())
+}
+
+/// Decodes a request, or says what a Go server would.
+pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|e| {
+        Status::new(Code::Internal, format!("grpc: error unmarshalling request: {e}"))
+    })
+}
+
+/// What every call is held to before its method sees it: the client's version must be text, and who asks
+/// for a leader must find one.
+pub fn admit(member: &Member, call: &CallInfo) -> Result<(), Error> {
+    if let Some(version) = call.metadata("client-api-version") {
+        if std::str::from_utf8(version).is_err() {
+            return Err(Error::InvalidClientApiVersion);
+        }
+    }
+    if wants_leader(call) && member.view.leader() == 0 {
+        return Err(Error::NoLeader);
+    }
+    Ok(())
+}
+
+/// True if the call asks to be refused where there is no leader.
+pub fn wants_leader(call: &CallInfo) -> bool {
+    call.metadata("hasleader") == Some(b"true")
+}
+
+/// A unary call, whole: checked, answered here or sent on its way.
+pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, reply: Reply) {
+    let began_ms = net.member.clock.now_ms();
+    net.member.metrics.started(method);
+    if let Err(error) = admit(&net.member, call) {
+        return net.fail(method, began_ms, reply, status(error));
+    }
+    match method {
+        Method::Range => kv::range(net, began_ms, message, reply),
+        Method::Put => kv::put(net, began_ms, message, reply),
+        Method::DeleteRange => kv::delete_range(net, began_ms, message, reply),
+        Method::Txn => kv::txn(net, began_ms, message, reply),
+        Method::Compact => kv::compact(net, began_ms, message, reply),
+        Method::LeaseGrant => lease::grant(net, began_ms, message, reply),
+        Method::LeaseRevoke => lease::revoke(net, began_ms, message, reply),
+        Method::LeaseTimeToLive => {
+            net.conclude(method, began_ms, reply, lease::time_to_live(net, message));
+        }
+        Method::LeaseLeases => net.conclude(method, began_ms, reply, lease::leases(net)),
+        Method::Status => {
+            net.conclude(method, began_ms, reply, Ok(maintenance::member_status(net)));
+        }
+        Method::AuthStatus => net.conclude(method, began_ms, reply, Ok(auth::status(&net.member))),
+        _ => {
+            let net = Rc::clone(net);
+            tokio::task::spawn_local(async move {
+                match slow(&net, method, message).await {
+                    Ok(Answer::Applied(done)) => net.finish(method, began_ms, reply, Ok(done)),
+                    Ok(Answer::Whole(bytes)) => {
+                        net.handled(method, began_ms, Code::Ok);
+                        reply.ok(bytes);
+                    }
+                    Err(status) => net.fail(method, began_ms, reply, status),
+                }
+            });
+        }
+    }
+}
+
+/// What the rarer methods answer with.
+enum Answer {
+    /// A body that goes behind a response header.
+    Applied(Done),
+    /// The whole message.
+    Whole(Bytes),
+}
+
+/// The methods that wait for something and are not on a hot path: each runs as a task.
+async fn slow(net: &Rc<Net>, method: Method, message: Bytes) -> Result<Answer, Status> {
+    Ok(match method {
+        Method::Alarm => Answer::Applied(maintenance::alarm(net, message).await?),
+        Method::Hash => Answer::Applied(maintenance::hash(net).await?),
+        Method::HashKv => Answer::Applied(maintenance::hash_kv(net, message).await?),
+        Method::Downgrade => Answer::Applied(maintenance::downgrade(net, message).await?),
+        Method::Defragment => Answer::Whole(maintenance::defragment(net).await?),
+        Method::MoveLeader => Answer::Whole(maintenance::move_leader(net, message).await?),
+        Method::MemberList => Answer::Whole(cluster::list(net, message).await?),
+        Method::MemberAdd => Answer::Whole(cluster::add(net, message).await?),
+        Method::MemberRemove => Answer::Whole(cluster::remove(net, message).await?),
+        Method::MemberUpdate => Answer::Whole(cluster::update(net, message).await?),
+        Method::MemberPromote => Answer::Whole(cluster::promote(net, message).await?),
+        Method::HealthCheck => Answer::Whole(health::check(&decode(message)?)?),
+        other => unreachable!("{other:?} is answered elsewhere"),
+    })
+}
+
+/// A streaming call: the future that serves it, and the status that it ends with.
+pub async fn stream(
+    net: Rc<Net>,
+    method: Method,
+    call: CallInfo,
+    messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
+    net.member.metrics.started(method);
+    let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
+    let status = match admit(&net.member, &call) {
+        Err(error) => status(error),
+        Ok(()) => match method {
+            Method::Watch => watch::watch(net, messages, sender).await,
+            Method::LeaseKeepAlive => lease::keep_alive(net, messages, sender).await,
+            Method::RangeStream => kv::range_stream(net, messages, sender).await,
+            Method::Snapshot => maintenance::snapshot(net, messages, sender).await,
+            Method::HealthWatch => health::watch(messages, sender).await,
+            other => unreachable!("{other:?} is not a stream"),
+        },
+    };
+    counted.end(status)
+}
+
+/// Counts a stream when it ends, also when its client is gone and it is dropped.
+struct Counted {
+    net: Rc<Net>,
+    method: Method,
+    code: Code,
+}
+
+impl Counted {
+    fn end(mut self, status: Status) -> Status {
+        self.code = status.code;
+        status
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // A stream lives as long as its client likes: its length says nothing about us.
+        self.net.member.metrics.handled(self.method, self.code, 0);
+    }
+}
+
+/// Logs a call that took longer than `--warning-unary-request-duration`.
+pub fn log_slow_call(member: &Member, method: Method, took_ms: u64) {
+    let (service, name, _) = method.parts();
+    log_warn!(
+        member.log,
+        "request stats",
+        "path" => format!("/{service}/{name}"),
+        "took" => format!("{took_ms}ms"),
+    );
+}

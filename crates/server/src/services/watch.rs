@@ -1,0 +1,141 @@
+//! `etcdserverpb.Watch`: one stream, many watchers. A task of the stream's own takes requests, sends what
+//! the stream's state has for it, and sleeps until there is more. Not here: who watches what
+//! (`etch_state::watch`).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use etch_api::pb::etcdserverpb::WatchRequest;
+use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
+use etch_rpc::{Code, MessageStream, Payload, Status, StreamSender};
+use etch_state::watch::{OutMessage, StreamConfig, StreamState};
+use tokio::sync::Notify;
+
+use super::decode;
+use crate::net::Net;
+
+/// Bytes of events made ready at a time; between two such steps requests are looked at.
+const BUDGET: usize = 256 << 10;
+/// Messages up to this size are copied together into one piece.
+const SMALL: usize = 1024;
+/// Answers to requests that may wait; more requests are not read meanwhile.
+const BACKLOG: usize = 64;
+
+/// A stream's place in its thread; gone when the stream is.
+struct Place {
+    net: Rc<Net>,
+    token: u64,
+    rung: Rc<Notify>,
+}
+
+impl Place {
+    fn new(net: Rc<Net>) -> Self {
+        let (token, rung) = net.add_stream();
+        Self { net, token, rung }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.net.remove_stream(self.token);
+    }
+}
+
+/// `Watch`.
+pub async fn watch(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+    let place = Place::new(Rc::clone(&net));
+    let config = StreamConfig {
+        fragment_limit: net.member.limits.max_request_bytes + (512 << 10),
+        header_len: net.member.header.encoded_len(i64::MAX, net.member.view.term(), 1),
+        progress_interval_ms: net.member.progress_interval_ms(place.token),
+        ..StreamConfig::default()
+    };
+    let now = net.member.clock.now_ms();
+    let mut state =
+        StreamState::new(&net.member.hub, net.doorbell(), place.token, now, config);
+    match run(&net, &place, &mut state, &mut messages, &sender).await {
+        Ok(()) => Status::OK,
+        Err(status) => status,
+    }
+}
+
+async fn run(
+    net: &Rc<Net>,
+    place: &Place,
+    state: &mut StreamState,
+    messages: &mut MessageStream,
+    sender: &StreamSender,
+) -> Result<(), Status> {
+    // Clients wait for the headers before they send their first request.
+    sender.send_headers()?;
+    let mut out = Vec::new();
+    loop {
+        state.tick(net.member.clock.now_ms());
+        let more = state
+            .poll(net.member.store.as_ref(), BUDGET, &mut out)
+            .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        if !out.is_empty() {
+            let payloads: Vec<Payload> = out.drain(..).map(|m| payload(net, &m)).collect();
+            sender.send_batch(payloads).await?;
+        }
+        let reads = state.backlog() < BACKLOG;
+        if more {
+            // Others on this thread get their turn, and a request that is there is taken.
+            tokio::select! {
+                biased;
+                message = messages.next(), if reads => {
+                    if !handle(net, state, message?)? { return Ok(()) }
+                }
+                () = tokio::task::yield_now() => {}
+            }
+            continue;
+        }
+        let patience = state.next_tick().map(|at| at.saturating_sub(net.member.clock.now_ms()));
+        tokio::select! {
+            message = messages.next(), if reads => {
+                if !handle(net, state, message?)? { return Ok(()) }
+            }
+            () = place.rung.notified() => {}
+            () = sleep(patience) => {}
+        }
+    }
+}
+
+async fn sleep(patience_ms: Option<u64>) {
+    match patience_ms {
+        Some(ms) => tokio::time::sleep(Duration::from_millis(ms.max(1))).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes one request; false when the client has ended its side.
+fn handle(net: &Net, state: &mut StreamState, message: Option<Bytes>) -> Result<bool, Status> {
+    let Some(message) = message else { return Ok(false) };
+    let request: WatchRequest = decode(message)?;
+    let store = net.member.store.as_ref();
+    match request.request_union {
+        Some(RequestUnion::CreateRequest(create)) => state.create(&create, Ok(()), store),
+        Some(RequestUnion::CancelRequest(cancel)) => state.cancel(cancel.watch_id, store),
+        Some(RequestUnion::ProgressRequest(_)) => state.request_progress(),
+        // etcd passes over a request that asks for nothing.
+        None => {}
+    }
+    Ok(true)
+}
+
+/// Header, the message's own fields, then the events, which all watchers share.
+fn payload(net: &Net, message: &OutMessage) -> Payload {
+    let events: usize = message.pieces().iter().map(Bytes::len).sum();
+    let mut head = BytesMut::with_capacity(96 + if events <= SMALL { events } else { 0 });
+    net.member.header.encode(message.revision, net.member.view.term(), &mut head, 1);
+    message.encode_fields(&mut head);
+    if events <= SMALL {
+        message.pieces().iter().for_each(|piece| head.extend_from_slice(piece));
+        return Payload::from(head.freeze());
+    }
+    let mut pieces = Vec::with_capacity(1 + message.pieces().len());
+    pieces.push(head.freeze());
+    pieces.extend(message.pieces().iter().cloned());
+    Payload::pieces(pieces)
+}
