@@ -32,7 +32,7 @@ mod queue;
 mod ranges;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::Arc;
