@@ -1,0 +1,161 @@
+//! gRPC's framing on the way in: chunks of DATA become messages. Not here:
+//! HTTP/2, flow control.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::payload::PREFIX;
+use crate::status::{Code, Status};
+
+/// Puts messages together from chunks. A message that lies in one chunk is
+/// given out as a slice of it, not copied.
+pub(crate) struct Deframer {
+    max: usize,
+    chunks: VecDeque<Bytes>,
+    held: usize,
+}
+
+impl Deframer {
+    pub(crate) fn new(max: usize) -> Deframer {
+        Deframer { max, chunks: VecDeque::new(), held: 0 }
+    }
+
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.held += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// Bytes held that are not yet a message.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The next whole message, `None` while it is not there yet. The length is
+    /// judged as soon as it is known, before the bytes are waited for.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(head) = self.head() else { return Ok(None) };
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if len > self.max {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("grpc: received message larger than max ({len} vs. {})", self.max),
+            ));
+        }
+        if self.held < PREFIX + len {
+            return Ok(None);
+        }
+        self.skip(PREFIX);
+        let message = self.take(len);
+        match head[0] {
+            0 => Ok(Some(message)),
+            1 => Err(Status::internal("grpc: compressed flag set with identity or empty encoding")),
+            n => Err(Status::internal(format!("grpc: received unexpected payload format {n}"))),
+        }
+    }
+
+    fn head(&self) -> Option<[u8; PREFIX]> {
+        let first = self.chunks.front()?;
+        if let Some(head) = first.first_chunk() {
+            return Some(*head);
+        }
+        if self.held < PREFIX {
+            return None;
+        }
+        let mut head = [0; PREFIX];
+        let bytes = self.chunks.iter().flat_map(|c| c.iter());
+        for (to, from) in head.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Some(head)
+    }
+
+    fn skip(&mut self, mut n: usize) {
+        self.held -= n;
+        while let Some(first) = self.chunks.front_mut() {
+            let step = n.min(first.len());
+            first.advance(step);
+            n -= step;
+            if !first.is_empty() {
+                return;
+            }
+            self.chunks.pop_front();
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Bytes {
+        if len == 0 {
+            return Bytes::new();
+        }
+        if let Some(first) = self.chunks.front_mut()
+            && first.len() >= len
+        {
+            let message = first.split_to(len);
+            self.skip(0);
+            self.held -= len;
+            return message;
+        }
+        let mut message = BytesMut::with_capacity(len);
+        for chunk in &self.chunks {
+            let step = (len - message.len()).min(chunk.len());
+            message.extend_from_slice(&chunk[..step]);
+        }
+        self.skip(len);
+        message.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(messages: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for m in messages {
+            out.extend_from_slice(&crate::payload::prefix(m.len()));
+            out.extend_from_slice(m);
+        }
+        out
+    }
+
+    #[test]
+    fn messages_come_out_whatever_the_chunks() {
+        let messages: [&[u8]; 4] = [b"one", b"", b"three is longer", b"4"];
+        let wire = framed(&messages);
+        for step in 1..wire.len() + 1 {
+            let mut d = Deframer::new(100);
+            let mut got = Vec::new();
+            for chunk in wire.chunks(step) {
+                d.push(Bytes::copy_from_slice(chunk));
+                while let Some(m) = d.next().expect("well framed") {
+                    got.push(m);
+                }
+            }
+            assert_eq!(got, messages, "step {step}");
+            assert_eq!(d.held(), 0);
+        }
+    }
+
+    #[test]
+    fn too_large_is_said_before_the_bytes_come() {
+        let mut d = Deframer::new(3);
+        d.push(Bytes::from_static(&[0, 0, 0, 0, 4]));
+        let e = d.next().unwrap_err();
+        assert_eq!(e.code, Code::ResourceExhausted);
+        assert_eq!(e.message, "grpc: received message larger than max (4 vs. 3)");
+    }
+
+    #[test]
+    fn flags_other_than_zero_are_refused() {
+        for (flag, text) in [
+            (1, "grpc: compressed flag set with identity or empty encoding"),
+            (7, "grpc: received unexpected payload format 7"),
+        ] {
+            let mut d = Deframer::new(3);
+            d.push(Bytes::copy_from_slice(&[flag, 0, 0, 0, 1, 9]));
+            assert_eq!(d.next().unwrap_err(), Status::internal(text));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! gRPC over HTTP/2, on the server's side: a connection comes in, calls go
+//! out as bytes, replies come in as bytes.
+//!
+//! What lives here: framing, flow control, the texts and codes that a gRPC
+//! server of Go's sends for a malformed call, and the limits against abuse.
+//! What does not: any message of etcd's, any policy on what a call may do,
+//! TLS, listening sockets.
+//!
+//! Everything runs on one thread: a connection is a future for a tokio
+//! `current_thread` runtime inside a `LocalSet`, and nothing of it is `Send`.
+//! A unary call costs no task and no boxed future: the connection's own
+//! future takes all calls that have come in, hands each to [`Handler::unary`],
+//! and then says [`Handler::batch_end`]; the [`Reply`] is completed whenever
+//! its answer is there, and all that were completed before the connection
+//! runs again leave in one write.
+
+mod body;
+mod call;
+mod connection;
+mod deframe;
+mod flood;
+mod http2;
+mod limits;
+mod payload;
+mod plain;
+mod pump;
+mod reply;
+mod sniff;
+mod stats;
+mod status;
+mod stream;
+mod wire;
+
+pub use call::{CallInfo, Handler, LocalFuture, Peer, Route};
+pub use connection::{Closed, serve_connection};
+pub use limits::Limits;
+pub use payload::{MessageBuf, Payload, PayloadSource};
+pub use plain::{BoxError, PlainBody};
+pub use reply::Reply;
+pub use sniff::{Protocol, Rewind, sniff};
+pub use stats::{Counter, Stats};
+pub use status::{Code, Status};
+pub use stream::{MessageStream, StreamSender};

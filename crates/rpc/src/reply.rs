@@ -1,0 +1,130 @@
+//! The answer to a unary call: completed once, from wherever on the thread the
+//! answer comes up. A small one goes into HTTP/2 at once, which wakes the
+//! connection (once for a batch); a large one, or one that the client's window
+//! has no room for, is sent by a small task of its own.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+
+use crate::connection::Shared;
+use crate::http2::{ContentType, error_response, response_head};
+use crate::payload::{Chunk, Kind, PREFIX, Payload};
+use crate::pump::{Item, Pump};
+use crate::status::Status;
+
+/// Up to here a reply is given to HTTP/2 without asking for the window first.
+const SMALL: usize = 1024;
+
+/// Where the answer of one unary call goes.
+pub struct Reply {
+    inner: Option<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) respond: SendResponse<Chunk>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) content: ContentType,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.call_ended();
+    }
+}
+
+impl Reply {
+    pub(crate) fn new(inner: Inner) -> Reply {
+        Reply { inner: Some(inner) }
+    }
+
+    /// Whether the client has gone or has reset the call, so that no answer
+    /// can reach it. Costs a lock; ask before expensive work, not always.
+    pub fn is_cancelled(&mut self) -> bool {
+        let Some(inner) = &mut self.inner else { return true };
+        let mut cx = Context::from_waker(Waker::noop());
+        inner.shared.is_closed() || !matches!(inner.respond.poll_reset(&mut cx), Poll::Pending)
+    }
+
+    /// Ends the call with this message and a good status.
+    pub fn ok(mut self, payload: impl Into<Payload>) {
+        if let Some(inner) = self.inner.take() {
+            inner.send(payload.into());
+        }
+    }
+
+    /// Ends the call with an error.
+    pub fn err(mut self, status: Status) {
+        if let Some(mut inner) = self.inner.take() {
+            inner.refuse(&status);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(mut inner) = self.inner.take() {
+            inner.refuse(&Status::internal("the call was dropped without an answer"));
+        }
+    }
+}
+
+impl Inner {
+    /// Headers and status in one frame, as gRPC has it for an error without
+    /// any message before it. A client that has gone needs no answer.
+    pub(crate) fn refuse(&mut self, status: &Status) {
+        let response = error_response(status, &self.content);
+        let _ = self.respond.send_response(response, true);
+        self.shared.sent(0);
+    }
+
+    fn send(mut self, payload: Payload) {
+        let len = match payload.check(self.shared.limits.max_send_message) {
+            Ok(len) => len,
+            Err(status) => return self.refuse(&status),
+        };
+        let stats = self.shared.stats();
+        stats.messages_out.add(1);
+        stats.message_bytes_out.add(len as u64);
+        let head = response_head(&self.content);
+        let Ok(mut send) = self.respond.send_response(head, false) else { return };
+        let size = len + PREFIX;
+        if size > SMALL {
+            send.reserve_capacity(size);
+        }
+        let fits = size <= SMALL || (self.shared.may_send() && send.capacity() >= size);
+        match into_chunk(payload, len) {
+            Ok(chunk) if fits => {
+                self.shared.sent(size);
+                if send.send_data(chunk, false).is_ok() {
+                    let _ = send.send_trailers(Status::OK.trailers());
+                }
+            }
+            Ok(chunk) => self.send_in_task(send, Item::Chunk(chunk)),
+            Err(lazy) => self.send_in_task(send, lazy),
+        }
+    }
+
+    fn send_in_task(self, send: h2::SendStream<Chunk>, item: Item) {
+        let mut pump = Pump::new(self.shared.clone(), send);
+        pump.push(item);
+        pump.finish(Status::OK.trailers());
+        tokio::task::spawn_local(async move {
+            let _ended_when_sent = self;
+            std::future::poll_fn(|cx| pump.poll_sent(cx)).await;
+        });
+    }
+}
+
+/// One chunk with its prefix, or the source that makes it bit by bit.
+pub(crate) fn into_chunk(payload: Payload, len: usize) -> Result<Chunk, Item> {
+    match payload.0 {
+        Kind::One(message) => Ok(Chunk::message(len, message, VecDeque::new())),
+        Kind::Framed(framed) => Ok(Chunk::new(framed, VecDeque::new())),
+        Kind::Pieces(pieces) => Ok(Chunk::message(len, Bytes::new(), pieces.into())),
+        Kind::Lazy(source) => Err(Item::lazy(source, len)),
+    }
+}
