@@ -73,8 +73,8 @@ impl Log {
         }
     }
 
-    /// Births less deaths in a span after a main revision, and how many entries that took to find out.
-    /// `None` if the log does not reach back so far.
+    /// Births less deaths in a span after a main revision. `None` if the log does not
+    /// reach back so far.
     pub fn born_after(&self, main: i64, span: &Span<'_>) -> Option<i64> {
         if main < self.whole_after {
             return None;

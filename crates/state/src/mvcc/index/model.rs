@@ -143,21 +143,6 @@ impl Index {
         })
     }
 
-    /// How many keys of a range are alive at a revision.
-    pub fn count(&self, range: &KeyRange, revision: i64) -> u64 {
-        let mut count = 0;
-        self.walk(range, None, revision, usize::MAX, |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        count
-    }
-
-    /// `count`, if it is to be had without a walk.
-    pub fn count_quick(&self, range: &KeyRange, revision: i64) -> Option<u64> {
-        Some(self.count(range, revision))
-    }
-
     /// The changes of a key in a span of main revisions.
     pub fn versions_of(&self, key: &[u8], span: RangeInclusive<i64>) -> Vec<Change> {
         let mut previous = None;

@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::arena::{Arena, NONE};
+use super::keys::grow;
 use super::types::{Change, NewVersion, Put, Restored, Version};
 use crate::mvcc::Revision;
 
@@ -155,6 +156,9 @@ impl Record {
             let Self { created, version, .. } = *self;
             history.ended.push(Ended { tombstone, created, version });
         }
+        // Doubling from one: most histories are short.
+        let len = history.older.len();
+        grow(&mut history.older, 1, len);
         history.older.push(self.latest);
     }
 

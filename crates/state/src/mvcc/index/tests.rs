@@ -23,6 +23,9 @@ impl Dice {
     }
 }
 
+/// Revisions that a compaction dropped, and whether they were tombstones.
+type Dropped = BTreeSet<(Revision, bool)>;
+
 /// An index and its model, which live the same life.
 struct Pair {
     dice: Dice,
@@ -33,7 +36,7 @@ struct Pair {
     backend: Vec<(Vec<u8>, Restored)>,
     main: i64,
     compacted: i64,
-    compaction: Option<(Compaction, Compaction, BTreeSet<(Revision, bool)>)>,
+    compaction: Option<(Compaction, Compaction, Dropped)>,
 }
 
 impl Pair {
@@ -116,7 +119,7 @@ impl Pair {
             self.compacted += self.dice.roll(span) as i64;
             let new = Compaction::new(self.compacted);
             assert_eq!(new.revision(), self.compacted);
-            self.compaction = Some((new.clone(), new, BTreeSet::new()));
+            self.compaction = Some((new.clone(), new, Dropped::new()));
         }
         let (mut mine, mut models, mut gone) = self.compaction.take().expect("it was just begun");
         let mut dropped = Vec::new();
@@ -264,6 +267,44 @@ fn few_keys_with_long_lives() {
 fn many_keys() {
     for seed in 0..4 {
         live_together(100 + seed, 4000, 6000);
+    }
+}
+
+#[test]
+fn a_deep_tree_grows_and_shrinks() {
+    let key = |n: u64| format!("/registry/pods/{:08}", n.wrapping_mul(7_919) % 100_003);
+    let (mut index, mut main) = (Index::new(), 0);
+    let mut dice = Dice(5);
+    for n in 0..60_000 {
+        main += 1;
+        index.put(key(n).as_bytes(), Revision::new(main, 0), |_| 1);
+    }
+    index.tree.check();
+    let mut left: Vec<u64> = (0..60_000).collect();
+    while !left.is_empty() {
+        // A stretch of neighbours goes each time, and a tenth of the others.
+        let from = dice.roll(100_003) as usize;
+        let neighbour = |n: u64| {
+            let place: usize = key(n)[15..].parse().expect("a number");
+            (from..from + 20_000).contains(&place)
+        };
+        let few = left.len() < 100;
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            left.iter().partition(|n| few || neighbour(**n) || dice.roll(10) == 0);
+        for n in dead {
+            main += 1;
+            assert!(index.delete(key(n).as_bytes(), Revision::new(main, 0)).is_some());
+        }
+        let mut compaction = Compaction::new(main + 1);
+        while !index.compact_step(&mut compaction, 5000, &mut Vec::new()) {
+            index.tree.check();
+        }
+        index.tree.check();
+        left = alive;
+        assert_eq!((index.len(), index.live()), (left.len() as u64, left.len() as u64));
+        for n in left.iter().take(50) {
+            assert!(index.get(key(*n).as_bytes(), i64::MAX).is_some());
+        }
     }
 }
 
