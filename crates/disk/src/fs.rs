@@ -74,6 +74,15 @@ pub trait File: Send + Sync {
     /// the caller reads only what was written before the call. The file must not be cut below what a
     /// live mapping's users still read.
     fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>>;
+    /// True if views show what is written after they were made, so that one can serve for long.
+    fn views_are_live(&self) -> bool {
+        false
+    }
+    /// As [`File::map`], for a file that will grow: of a live view, the part past the end may not be read
+    /// before the file has reached it. Other views end with the file.
+    fn map_ahead(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
+        self.map(len.min(self.len()?))
+    }
 }
 
 /// A read-only view of a file's beginning: a memory mapping of a real file, plain memory in the double.

@@ -21,14 +21,19 @@ impl RealMapping {
                 "a view past the end of the file",
             ));
         }
+        Self::ahead(file, len)
+    }
+
+    /// Maps `len` bytes of a file that may be shorter for now.
+    pub(super) fn ahead(file: &File, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         if len == 0 {
             return Ok(Self(None));
         }
         // SAFETY: the mapping is read-only and private to `Mmap`, which unmaps it once. Two things could
-        // still break a `&[u8]` into it. (1) The file is cut below `len`: reading would then fault; the
-        // length was checked above, the file is held by an exclusive flock, and `File::map` binds its
-        // callers never to cut what a live view reads. (2) Bytes change under a shared reference: the
+        // still break a `&[u8]` into it. (1) A read past the end of the file faults: `new` checks the length,
+        // `File::map_ahead` binds its callers to read only what the file has reached, the file is held by
+        // an exclusive flock, and `File::map` binds its callers never to cut what a live view reads. (2) Bytes change under a shared reference: the
         // formats are copy on write, a page that a reader can reach is not written again until that
         // reader has let go, and `File::map` binds callers to read only what was written before it.
         #[allow(unsafe_code)]

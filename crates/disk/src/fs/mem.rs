@@ -27,6 +27,9 @@ type Id = u64;
 /// The directory that everything is in. Paths are taken from here, whether they start with `/` or not.
 const ROOT: Id = 0;
 
+/// What a device writes as a whole.
+const SECTOR: u64 = 512;
+
 /// What a crash takes of what is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
@@ -439,8 +442,9 @@ impl File for MemFile {
             let size = inner.image(self.id)?.footprint();
             inner.room(end.saturating_sub(size))?;
             let fails = inner.call();
-            // A write that fails has done some of its work.
-            let done = if fails.is_ok() { buf.len() } else { buf.len() / 2 };
+            // A write that fails has done some of its work, up to the border of a sector.
+            let half = (offset + buf.len() as u64 / 2) / SECTOR * SECTOR;
+            let done = if fails.is_ok() { buf.len() } else { half.saturating_sub(offset) as usize };
             inner.image(self.id)?.write(&buf[..done], offset);
             fails
         })

@@ -144,6 +144,14 @@ impl File for RealFile {
     fn map(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
         Ok(Arc::new(RealMapping::new(&self.file, len)?))
     }
+
+    fn views_are_live(&self) -> bool {
+        true
+    }
+
+    fn map_ahead(&self, len: u64) -> io::Result<Arc<dyn Mapping>> {
+        Ok(Arc::new(RealMapping::ahead(&self.file, len)?))
+    }
 }
 
 #[cfg(test)]

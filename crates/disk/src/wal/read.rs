@@ -99,7 +99,7 @@ impl<'a> Good<'a> {
 /// The record that fills `bytes`, if it is good.
 fn good(bytes: &[u8], crc: Option<u32>) -> Option<Good<'_>> {
     let raw = whole(bytes, crc)?;
-    (raw.len == bytes.len()).then(|| Good { crc: raw.crc, raw })
+    (raw.len == bytes.len()).then_some(Good { crc: raw.crc, raw })
 }
 
 /// The good record at the start of `bytes`, whatever its frame says.
