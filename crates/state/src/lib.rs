@@ -5,5 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alarm;
+mod apply;
+pub mod lease;
+pub mod members;
 pub mod mvcc;
+pub mod quota;
+mod state;
+pub mod txn;
+pub mod version;
 pub mod watch;
+
+pub use apply::{Done, Effect};
+pub use quota::Quota;
+pub use state::{CompactionStep, Flags, State, StateConfig};
+pub use txn::Reply;

@@ -14,11 +14,13 @@ use super::hub::Hub;
 use super::message::OutMessage;
 use super::queue::lock;
 use super::stream::StreamState;
-use super::{History, HistoryError, HistorySource};
-use crate::mvcc::Event;
+use super::{HistoryError, HistorySource};
+use crate::mvcc::{Event, History};
 
-/// What a read of history counts against the budget of a poll, beside what it finds.
-const READ_COST: usize = 4096;
+/// What a read of history counts against the budget of a poll, beside what it finds: something for the
+/// read, and something for each revision that it passes by.
+const READ_COST: usize = 512;
+const REVISION_COST: usize = 8;
 /// How many pieces of history are kept for others who follow.
 const KEPT_SCANS: usize = 8;
 
@@ -44,9 +46,8 @@ impl Scans {
     /// A kept piece of this range's history that covers revision `from`.
     fn find(&self, range: &KeyRange, from: i64) -> Option<Arc<History>> {
         let kept = lock(&self.kept);
-        let covers = |scan: &&Scan| {
-            scan.from <= from && from <= scan.history.through && scan.range == *range
-        };
+        let covers =
+            |scan: &&Scan| scan.from <= from && from < scan.history.next && scan.range == *range;
         kept.iter().find(covers).map(|scan| Arc::clone(&scan.history))
     }
 
@@ -64,6 +65,14 @@ impl Hub {
         if self.counters().slow_watchers.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.scans().clear();
         }
+    }
+}
+
+/// The cost of a read that came this many revisions further. A single key's history is found by the key.
+fn cost(range: &KeyRange, revisions: i64) -> usize {
+    match range {
+        KeyRange::Single(_) => READ_COST,
+        _ => READ_COST + REVISION_COST * usize::try_from(revisions).unwrap_or(0),
     }
 }
 
@@ -173,8 +182,8 @@ impl StreamState {
         let events: &[Arc<Event>] = &history.events[start..end];
         let batch = batch(events.iter(), watcher.shape, source)?;
         let watcher = self.watchers[at as usize].as_mut().expect("it was just looked at");
-        watcher.next = history.through.min(to) + 1;
-        *left = left.saturating_sub(READ_COST);
+        watcher.next = history.next.min(to + 1);
+        *left = left.saturating_sub(cost(&watcher.range, watcher.next - from));
         if let Some(batch) = batch {
             *left = left.saturating_sub(batch.len);
             let sent = batch.pieces.len() as u64;

@@ -35,13 +35,13 @@ impl Event {
     ///
     /// If the previous value cannot be read.
     pub(crate) fn field_with_previous(&self, source: &dyn HistorySource) -> io::Result<&Bytes> {
-        let Some(at) = self.previous else {
+        if self.previous.is_none() {
             return Ok(self.field());
-        };
+        }
         if let Some(field) = self.with_previous.get() {
             return Ok(field);
         }
-        let field = match source.previous_kv(&self.key, at)? {
+        let field = match source.previous_kv(self)? {
             Some(previous) => encode(self, Some(&previous)),
             None => self.field().clone(),
         };

@@ -130,6 +130,12 @@ impl Hub {
         &self.counters
     }
 
+    #[cfg(test)]
+    pub(super) fn has_no_subscribers(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.keys.is_empty() && inner.ranges.is_empty()
+    }
+
     /// The history that was read last.
     pub(super) fn scans(&self) -> &Scans {
         &self.scans

@@ -30,17 +30,17 @@ mod hub;
 mod message;
 mod queue;
 mod ranges;
+mod source;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use etch_api::KeyRange;
 
-use crate::mvcc::{Event, Revision};
+use crate::mvcc::{Budget, Event, History};
 
 pub use hub::{Counters, Hub};
 pub use message::{EventBatch, OutMessage};
@@ -53,25 +53,6 @@ pub use stream::{StreamConfig, StreamState};
 pub trait Wake: Send + Sync {
     /// Wakes the thread.
     fn wake(&self);
-}
-
-/// The most that one read of history returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryBudget {
-    /// Events.
-    pub events: usize,
-    /// Bytes of the events' keys and values.
-    pub bytes: usize,
-}
-
-/// A piece of history, in the order of revisions.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// The events that lie in the range; all of a revision's, or none of them.
-    pub events: Vec<Arc<Event>>,
-    /// The last revision that the piece covers: the end that was asked for, or an earlier one where the
-    /// budget ran out.
-    pub through: i64,
 }
 
 /// Why there is no history to be had.
@@ -94,7 +75,7 @@ pub trait HistorySource {
     /// The events in `range` from revision `from` to revision `to`, both included.
     ///
     /// Stops between two revisions once the budget is used up, but never before it has covered one
-    /// revision. `from` is at most `to`, and `to` at most [`revision`](Self::revision).
+    /// revision: its `next` is above `from`. `from` is at most `to`, and `to` at most [`revision`](Self::revision).
     ///
     /// # Errors
     ///
@@ -104,14 +85,14 @@ pub trait HistorySource {
         range: &KeyRange,
         from: i64,
         to: i64,
-        budget: HistoryBudget,
+        budget: Budget,
     ) -> Result<History, HistoryError>;
 
-    /// The encoded `mvccpb.KeyValue` of the version `at` of `key`, which some event replaced; `None` if it
-    /// is compacted.
+    /// The encoded `mvccpb.KeyValue` of the version that the event replaced; `None` if there was none, or
+    /// if it is compacted.
     ///
     /// # Errors
     ///
     /// If the disk fails.
-    fn previous_kv(&self, key: &Bytes, at: Revision) -> io::Result<Option<Bytes>>;
+    fn previous_kv(&self, event: &Event) -> io::Result<Option<Bytes>>;
 }

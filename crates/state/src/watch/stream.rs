@@ -14,8 +14,8 @@ use etch_api::{Error, KeyRange, Status};
 
 use super::hub::Hub;
 use super::queue::{Delivery, Doorbell, Queue, QueueBound};
-use super::{HistoryBudget, HistorySource, OutMessage};
-use crate::mvcc::{Event, EventKind};
+use super::{HistorySource, OutMessage};
+use crate::mvcc::{Budget, Event, EventKind};
 
 /// The id in responses that mean no single watcher.
 const NO_WATCHER: i64 = -1;
@@ -30,7 +30,7 @@ pub struct StreamConfig {
     /// Bytes that the queue holds.
     pub queue_bytes: usize,
     /// One read of history.
-    pub history: HistoryBudget,
+    pub history: Budget,
     /// Where responses are cut for watchers that want fragments: `max-request-bytes` + 512 KiB.
     pub fragment_limit: usize,
     /// What a response header takes, tag and length included.
@@ -45,7 +45,7 @@ impl Default for StreamConfig {
         Self {
             queue_events: 8192,
             queue_bytes: 2 << 20,
-            history: HistoryBudget { events: 1000, bytes: 1 << 20 },
+            history: Budget { events: 1000, bytes: 1 << 20, visited: 5000 },
             fragment_limit: (1536 << 10) + (512 << 10),
             header_len: 32,
             progress_interval_ms: 600_000,
