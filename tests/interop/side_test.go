@@ -75,7 +75,7 @@ func (p *Pair) settle(t testing.TB) {
 		deadline := time.Now().Add(patience)
 		for {
 			r, err := pb.NewMaintenanceClient(s.Conn).Status(t.Context(), &pb.StatusRequest{})
-			if err == nil && r.StorageVersion != "" {
+			if err == nil && r.StorageVersion == "3.7.0" {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -123,6 +123,13 @@ func (s *Side) Set(name string, v int64) { s.mu.Lock(); s.vars[name] = v; s.mu.U
 
 // Get reads a remembered number.
 func (s *Side) Get(name string) int64 { s.mu.Lock(); defer s.mu.Unlock(); return s.vars[name] }
+
+// timeout is a context for one call of a test.
+func timeout() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
 
 func method(name string) (path string, out protoreflect.MessageType) {
 	svc, m, _ := strings.Cut(name, "/")
