@@ -9,6 +9,7 @@ use etch_api::Error;
 use etch_api::internal::{Header, RequestKind, encode_entry_from};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
 use etch_state::State;
+use etch_state::mvcc::CompactionJob;
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, MessageType};
 use raft::{RawNode, StateRole};
@@ -299,6 +300,19 @@ impl<T> Node<T> {
         self.committed.busy = false;
         self.committed.index = index;
         self.state.committed(revision);
+    }
+
+    /// A compaction that was handed out has been scanned.
+    pub fn scanned(&mut self, job: CompactionJob) {
+        self.state.scanned(job);
+    }
+
+    /// The caller is told when everything applied so far is in the B+tree.
+    pub fn commit_all(&mut self, caller: T) {
+        let pending = self.state.has_pending();
+        let number = self.committed.taken + u64::from(pending);
+        self.committed.hurry |= pending;
+        self.deferred.committing.push((number, caller, self.state.empty_reply()));
     }
 
     /// A commit now, rather than when it is due.

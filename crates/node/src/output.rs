@@ -7,6 +7,7 @@ use etch_disk::backend::Batch;
 use etch_disk::wal;
 use etch_state::Reply;
 use etch_state::members::Member;
+use etch_state::mvcc::CompactionJob;
 use etch_state::version::Version;
 
 /// One write to the WAL. Writes are made in the order in which they were handed out; the flush of one
@@ -80,12 +81,14 @@ pub struct Output<T> {
     pub replies: Vec<(T, Result<Reply, Error>)>,
     /// A commit for the B+tree.
     pub commit: Option<Commit>,
+    /// A compaction to be scanned, then given back in `Node::scanned`.
+    pub scan: Option<CompactionJob>,
     /// What happened.
     pub notes: Vec<Note>,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        Self { log: Vec::new(), replies: Vec::new(), commit: None, notes: Vec::new() }
+        Self { log: Vec::new(), replies: Vec::new(), commit: None, scan: None, notes: Vec::new() }
     }
 }

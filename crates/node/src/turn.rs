@@ -120,7 +120,7 @@ impl<T> Node<T> {
                 let run = rest.iter().take_while(|e| e.entry_type == EntryType::EntryNormal).count();
                 let (now, later) = rest.split_at(run);
                 let batch = now.iter().map(|e| (e.index, e.term, &e.data));
-                self.state.apply(batch, self.clock.now_ms, &mut done);
+                self.state.apply(batch, &mut done);
                 rest = later;
             } else {
                 self.apply_change(first, out);

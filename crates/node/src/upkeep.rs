@@ -137,14 +137,20 @@ impl<T> Node<T> {
             return;
         }
         self.clock.compaction_due = self.clock.now_ms + self.config.compaction_pause_ms;
-        if let CompactionStep::Done(revision) = self.state.compaction_step(self.config.compaction_batch) {
-            out.notes.push(Note::Compacted(revision));
-            // What the compaction deletes is in the next commit: callers who want it physical wait for
-            // that one, not for one that is under way without it.
-            let next = self.committed.taken + 1;
-            let done = self.deferred.compactions.extract_if(.., |(at, ..)| *at <= revision);
-            self.deferred.committing.extend(done.map(|(_, caller, reply)| (next, caller, reply)));
-            self.committed.hurry |= !self.deferred.committing.is_empty();
+        match self.state.compaction_step(self.config.compaction_batch) {
+            CompactionStep::More => {}
+            CompactionStep::Scan(job) => out.scan = Some(job),
+            CompactionStep::Done(revision) => self.compacted(revision, out),
         }
+    }
+
+    fn compacted(&mut self, revision: i64, out: &mut Output<T>) {
+        out.notes.push(Note::Compacted(revision));
+        // What the compaction deletes is in the next commit: callers who want it physical wait for that
+        // one, not for one that is under way without it.
+        let next = self.committed.taken + 1;
+        let done = self.deferred.compactions.extract_if(.., |(at, ..)| *at <= revision);
+        self.deferred.committing.extend(done.map(|(_, caller, reply)| (next, caller, reply)));
+        self.committed.hurry |= !self.deferred.committing.is_empty();
     }
 }

@@ -16,7 +16,7 @@ use etch_state::lease::Lessor;
 use etch_state::members::Members;
 use etch_state::mvcc::Store;
 use etch_state::watch::Hub;
-use etch_state::{Quota, Reply};
+use etch_state::{Flags, Quota, Reply};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
@@ -62,6 +62,8 @@ pub struct Member {
     pub members: Arc<RwLock<Members>>,
     /// The alarms.
     pub alarms: Arc<RwLock<Alarms>>,
+    /// The alarms as every request looks at them.
+    pub flags: Arc<Flags>,
     /// The space quota.
     pub quota: Arc<Quota>,
     /// The B+tree, for whole-file reads.
@@ -119,6 +121,18 @@ impl Member {
             return Ok(());
         }
         self.ask(Command::Read).await.map(drop)
+    }
+
+    /// Returns when everything applied so far is in the B+tree.
+    pub async fn commit_everything(&self) -> Result<(), Error> {
+        self.ask(Command::CommitAll).await.map(drop)
+    }
+
+    /// The progress interval for one stream: up to a tenth longer, so that the notices of many streams do
+    /// not fall together.
+    pub fn progress_interval_ms(&self, stream: u64) -> u64 {
+        let interval = self.limits.progress_interval_ms;
+        interval + interval / 10 * (stream % 16) / 16
     }
 
     /// Raises our NOSPACE alarm and waits until it is up.

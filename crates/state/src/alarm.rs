@@ -48,7 +48,7 @@ impl Alarms {
     pub(crate) fn activate(&mut self, member_id: u64, kind: AlarmType, batch: &mut Batch) -> AlarmMember {
         let row = AlarmMember { member_id, alarm: kind as i32 };
         if self.up.insert((row.alarm, member_id)) {
-            batch.put(Bucket::Alarm, row.encode_to_vec().into(), Bytes::new());
+            batch.put(Bucket::Alarm, Bytes::from(row.encode_to_vec()), Bytes::new());
         }
         row
     }
@@ -62,7 +62,7 @@ impl Alarms {
     ) -> Option<AlarmMember> {
         let row = AlarmMember { member_id, alarm: kind as i32 };
         self.up.remove(&(row.alarm, member_id)).then(|| {
-            batch.delete(Bucket::Alarm, row.encode_to_vec().into());
+            batch.delete(Bucket::Alarm, Bytes::from(row.encode_to_vec()));
             row
         })
     }

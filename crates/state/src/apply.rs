@@ -4,8 +4,7 @@
 //! Here: the dispatch, and what alarms and the quota refuse. Not here: transactions (`txn`), and how a
 //! batch becomes durable (`state`).
 
-use bytes::{Bytes, BytesMut};
-use etch_api::Error;
+use bytes::Bytes;
 use etch_api::internal::{InternalEntry, RequestKind, decode_entry};
 use etch_api::pb::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest,
@@ -13,24 +12,18 @@ use etch_api::pb::etcdserverpb::{
     alarm_request::AlarmAction,
 };
 use etch_api::pb::membershippb::{
-    ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
+use etch_api::{Error, KeyRange};
 use prost::Message;
 
+use crate::lease::Lessor;
 use crate::members::Downgrade;
-use crate::quota;
-use crate::state::State;
+use crate::mvcc::WriteBatch;
+use crate::state::Tables;
+use crate::txn::Reply;
 use crate::version::Version;
-
-/// What a caller is told. The body is the response message without its header: a protobuf message may
-/// be put together from pieces, and only who sends it knows the rest of the header.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// The store's revision after the request.
-    pub revision: i64,
-    /// The encoded response but for field 1.
-    pub body: Bytes,
-}
+use crate::{quota, txn};
 
 /// What an entry brings about beside its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,41 +55,41 @@ pub struct Done {
 
 type Outcome = Result<(Reply, Effect), Error>;
 
-impl State {
-    /// Applies one entry inside the open batch. An entry without data is a leader's first.
-    pub(crate) fn apply_entry(&mut self, data: &Bytes, now_ms: u64) -> Option<Done> {
-        if data.is_empty() {
-            return None;
-        }
-        let entry = decode_entry(data)
-            .unwrap_or_else(|e| panic!("invariant I3: a committed entry is no request: {e}"));
-        let outcome = self.dispatch(&entry, now_ms);
-        let (result, effect) = match outcome {
+/// One batch being applied: the keys' writer, open, and the other tables.
+pub(crate) struct Applying<'a> {
+    pub batch: WriteBatch<'a>,
+    pub tables: &'a Tables,
+}
+
+impl Applying<'_> {
+    /// Applies one entry.
+    pub fn apply(&mut self, entry: &InternalEntry) -> Done {
+        let (result, effect) = match self.dispatch(entry) {
             Ok((reply, effect)) => (Ok(reply), effect),
             Err(why) => (Err(why), Effect::None),
         };
-        Some(Done { id: entry.id, result, effect })
+        Done { id: entry.id, result, effect }
     }
 
-    fn dispatch(&mut self, entry: &InternalEntry, now_ms: u64) -> Outcome {
+    fn dispatch(&mut self, entry: &InternalEntry) -> Outcome {
         let Some(kind) = entry.kind else { return Ok((self.reply(Bytes::new()), Effect::None)) };
-        let body = entry.body.clone();
-        if self.alarms().is_up(AlarmType::Corrupt) && is_refused_when_corrupt(kind) {
+        if self.tables.is_corrupt() && is_refused_when_corrupt(kind) {
             return Err(Error::Corrupt);
         }
+        let body = entry.body.clone();
         match kind {
-            RequestKind::Put => self.apply_put(&decode(body)),
-            RequestKind::Range => self.apply_range(&decode(body)),
-            RequestKind::DeleteRange => self.apply_delete(&decode(body)),
-            RequestKind::Txn => self.apply_txn(&decode(body)),
-            RequestKind::Compaction => self.apply_compaction(&decode(body)),
-            RequestKind::LeaseGrant => self.apply_grant(&decode(body), now_ms),
-            RequestKind::LeaseRevoke => self.apply_revoke(&decode(body)),
-            RequestKind::LeaseCheckpoint => self.apply_checkpoint(&decode(body)),
-            RequestKind::Alarm => Ok(self.apply_alarm(&decode(body))),
-            RequestKind::ClusterVersionSet => Ok(self.apply_version(&decode(body))),
-            RequestKind::ClusterMemberAttrSet => Ok(self.apply_attributes(decode(body))),
-            RequestKind::DowngradeInfoSet => Ok(self.apply_downgrade(decode(body))),
+            RequestKind::Put => self.put(&decode(body)),
+            RequestKind::Range => self.range(&decode(body)),
+            RequestKind::DeleteRange => self.delete_range(&decode(body)),
+            RequestKind::Txn => self.txn(&decode(body)),
+            RequestKind::Compaction => unreachable!("a compaction stands between two batches"),
+            RequestKind::LeaseGrant => self.grant(&decode(body)),
+            RequestKind::LeaseRevoke => self.revoke(&decode(body)),
+            RequestKind::LeaseCheckpoint => self.checkpoint(&decode(body)),
+            RequestKind::Alarm => Ok(self.alarm(&decode(body))),
+            RequestKind::ClusterVersionSet => Ok(self.set_version(&decode(body))),
+            RequestKind::ClusterMemberAttrSet => Ok(self.set_attributes(decode(body))),
+            RequestKind::DowngradeInfoSet => Ok(self.set_downgrade(decode(body))),
             // For tests of etcd's own: it only has to be survived.
             RequestKind::DowngradeVersionTest => Ok((self.reply(Bytes::new()), Effect::None)),
             // Users and roles: no entry of theirs can be there, since a directory with auth in use is
@@ -106,7 +99,7 @@ impl State {
     }
 
     fn reply(&self, body: Bytes) -> Reply {
-        Reply { revision: self.writing_revision(), body }
+        Reply { revision: self.batch.revision(), body }
     }
 
     /// Refuses under the NOSPACE alarm what would take room, and notes where the quota is passed.
@@ -114,91 +107,121 @@ impl State {
         if cost == 0 {
             return Ok(Effect::None);
         }
-        if self.alarms().is_up(AlarmType::Nospace) {
+        if self.tables.is_out_of_space() {
             return Err(Error::NoSpace);
         }
-        Ok(if self.quota_allows(cost) { Effect::None } else { Effect::QuotaExceeded })
+        Ok(if self.tables.quota.allows(cost) { Effect::None } else { Effect::QuotaExceeded })
     }
 
-    fn apply_put(&mut self, request: &PutRequest) -> Outcome {
+    fn put(&mut self, request: &PutRequest) -> Outcome {
         let effect = self.check_room(quota::put_cost(request))?;
-        Ok((self.with_txn(|txn| txn.put(request))?, effect))
+        let mut leases: &Lessor = &self.tables.lessor;
+        Ok((txn::put(&mut self.batch, &mut leases, request)?, effect))
     }
 
-    fn apply_range(&mut self, request: &RangeRequest) -> Outcome {
-        Ok((self.with_txn(|txn| txn.range(request))?, Effect::None))
+    fn range(&mut self, request: &RangeRequest) -> Outcome {
+        Ok((txn::range(&mut self.batch, request)?, Effect::None))
     }
 
-    fn apply_delete(&mut self, request: &DeleteRangeRequest) -> Outcome {
-        Ok((self.with_txn(|txn| txn.delete_range(request))?, Effect::None))
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Outcome {
+        let mut leases: &Lessor = &self.tables.lessor;
+        Ok((txn::delete_range(&mut self.batch, &mut leases, request)?, Effect::None))
     }
 
-    fn apply_txn(&mut self, request: &TxnRequest) -> Outcome {
+    fn txn(&mut self, request: &TxnRequest) -> Outcome {
         let effect = self.check_room(quota::txn_cost(request))?;
-        Ok((self.with_txn(|txn| txn.txn(request))?, effect))
+        let mut leases: &Lessor = &self.tables.lessor;
+        Ok((txn::txn(&mut self.batch, &mut leases, request)?, effect))
     }
 
-    fn apply_compaction(&mut self, request: &CompactionRequest) -> Outcome {
-        self.begin_compaction(request.revision)?;
-        Ok((self.reply(Bytes::new()), Effect::Compaction(request.revision)))
-    }
-
-    fn apply_grant(&mut self, request: &LeaseGrantRequest, now_ms: u64) -> Outcome {
+    fn grant(&mut self, request: &LeaseGrantRequest) -> Outcome {
         let effect = self.check_room(quota::LEASE_COST)?;
-        let ttl = self.grant(request.id, request.ttl, now_ms)?;
+        let lessor = &self.tables.lessor;
+        let ttl = lessor.grant(request.id, request.ttl, self.batch.pending_mut())?;
         let response = LeaseGrantResponse { id: request.id, ttl, ..LeaseGrantResponse::default() };
         Ok((self.reply(response.encode_to_vec().into()), effect))
     }
 
-    fn apply_revoke(&mut self, request: &LeaseRevokeRequest) -> Outcome {
-        self.revoke(request.id)?;
+    /// The lease goes, and all its keys with it, in one revision.
+    fn revoke(&mut self, request: &LeaseRevokeRequest) -> Outcome {
+        let lessor = &self.tables.lessor;
+        let keys = lessor.revoke(request.id, self.batch.pending_mut())?;
+        let mut leases: &Lessor = lessor;
+        self.batch.txn_begin();
+        for key in keys {
+            self.batch.delete_range(&mut leases, &KeyRange::Single(key));
+        }
+        self.batch.txn_end();
         Ok((self.reply(Bytes::new()), Effect::None))
     }
 
-    fn apply_checkpoint(&mut self, request: &LeaseCheckpointRequest) -> Outcome {
+    fn checkpoint(&mut self, request: &LeaseCheckpointRequest) -> Outcome {
+        let lessor = &self.tables.lessor;
         for checkpoint in &request.checkpoints {
-            self.checkpoint(checkpoint.id, checkpoint.remaining_ttl)?;
+            let (id, remaining) = (checkpoint.id, checkpoint.remaining_ttl);
+            if !lessor.exists(id) {
+                return Err(Error::LeaseNotFound);
+            }
+            lessor.checkpoint(id, remaining, self.tables.persist_checkpoints, self.batch.pending_mut());
         }
         Ok((self.reply(Bytes::new()), Effect::None))
     }
 
-    fn apply_alarm(&mut self, request: &AlarmRequest) -> (Reply, Effect) {
+    fn alarm(&mut self, request: &AlarmRequest) -> (Reply, Effect) {
         let kind = AlarmType::try_from(request.alarm).unwrap_or(AlarmType::None);
+        let mut table = self.tables.alarms_mut();
+        let batch = self.batch.pending_mut();
         let (alarms, effect) = match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Activate) if kind != AlarmType::None => {
-                (vec![self.activate_alarm(request.member_id, kind)], Effect::AlarmsChanged)
+                (vec![table.activate(request.member_id, kind, batch)], Effect::AlarmsChanged)
             }
             Ok(AlarmAction::Deactivate) => {
-                let down = self.deactivate_alarm(request.member_id, kind);
+                let down = table.deactivate(request.member_id, kind, batch);
                 (down.into_iter().collect(), Effect::AlarmsChanged)
             }
-            Ok(AlarmAction::Get) => (self.alarms().list(kind), Effect::None),
+            Ok(AlarmAction::Get) => (table.list(kind), Effect::None),
             _ => (Vec::new(), Effect::None),
         };
+        self.tables.flags.set(&table);
+        drop(table);
         let response = AlarmResponse { alarms, ..AlarmResponse::default() };
         (self.reply(response.encode_to_vec().into()), effect)
     }
 
-    fn apply_version(&mut self, request: &ClusterVersionSetRequest) -> (Reply, Effect) {
+    fn set_version(&mut self, request: &ClusterVersionSetRequest) -> (Reply, Effect) {
         let version = request
             .ver
             .parse()
             .unwrap_or_else(|()| panic!("`{}` was proposed as a cluster version", request.ver));
-        self.set_cluster_version(version);
+        self.tables.members_mut().set_version(version, self.batch.pending_mut());
         (self.reply(Bytes::new()), Effect::ClusterVersion(version))
     }
 
-    fn apply_attributes(&mut self, request: ClusterMemberAttrSetRequest) -> (Reply, Effect) {
-        let attributes = request.member_attributes.unwrap_or_default();
-        self.set_member_attributes(request.member_id, attributes.name, attributes.client_urls);
+    fn set_attributes(&mut self, request: ClusterMemberAttrSetRequest) -> (Reply, Effect) {
+        let Attributes { name, client_urls } = request.member_attributes.unwrap_or_default();
+        let batch = self.batch.pending_mut();
+        self.tables.members_mut().set_attributes(request.member_id, name, client_urls, batch);
         (self.reply(Bytes::new()), Effect::Published(request.member_id))
     }
 
-    fn apply_downgrade(&mut self, request: DowngradeInfoSetRequest) -> (Reply, Effect) {
+    fn set_downgrade(&mut self, request: DowngradeInfoSetRequest) -> (Reply, Effect) {
         let target_version = if request.enabled { request.ver } else { String::new() };
-        self.set_downgrade(Downgrade { target_version, enabled: request.enabled });
+        let downgrade = Downgrade { target_version, enabled: request.enabled };
+        self.tables.members_mut().set_downgrade(downgrade, self.batch.pending_mut());
         (self.reply(Bytes::new()), Effect::None)
     }
+}
+
+/// The caller's id and the revision, if the entry is a compaction.
+pub(crate) fn as_compaction(entry: &InternalEntry) -> Option<(u64, i64)> {
+    let is_one = entry.kind == Some(RequestKind::Compaction);
+    is_one.then(|| (entry.id, decode::<CompactionRequest>(entry.body.clone()).revision))
+}
+
+/// An entry that was committed. One that cannot be read is a broken log.
+pub(crate) fn read_entry(index: u64, data: &Bytes) -> InternalEntry {
+    decode_entry(data)
+        .unwrap_or_else(|e| panic!("invariant I3: entry {index} is committed and no request: {e}"))
 }
 
 /// A committed body was decoded before it was proposed, here or by whoever wrote the log.
@@ -218,11 +241,4 @@ fn is_refused_when_corrupt(kind: RequestKind) -> bool {
             | RequestKind::LeaseGrant
             | RequestKind::LeaseRevoke
     )
-}
-
-/// The encoded response without its header, out of a whole message that has none set.
-pub(crate) fn body_of(message: &impl Message) -> Bytes {
-    let mut out = BytesMut::with_capacity(message.encoded_len());
-    message.encode(&mut out).expect("the buffer grows");
-    out.freeze()
 }

@@ -191,6 +191,11 @@ impl Members {
         self.version
     }
 
+    /// The version of the files: that of the cluster, from 3.6 on, when it began to be kept.
+    pub fn storage_version(&self) -> Option<Version> {
+        self.version.filter(|v| (v.major, v.minor) >= (3, 6))
+    }
+
     /// The downgrade under way.
     pub fn downgrade(&self) -> &Downgrade {
         &self.downgrade

@@ -1,6 +1,10 @@
 //! What a request costs of the quota: an estimate by etcd's own rule, so that both refuse at the same
-//! point. Not here: the quota itself (`state`).
+//! point; and the quota itself, by which every net thread judges. Not here: the alarm (`alarm`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use etch_disk::backend::Backend;
 use etch_api::pb::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op::Request};
 
 /// Bytes that a lease takes.
@@ -24,6 +28,48 @@ fn op_cost(op: &RequestOp) -> u64 {
         Some(Request::RequestPut(put)) => put_cost(put),
         Some(Request::RequestTxn(txn)) => txn_cost(txn),
         _ => 0,
+    }
+}
+
+/// The space that the data may take. What counts is what is in use, not what the file has grown to: free
+/// pages are room.
+pub struct Quota {
+    /// 0 is no limit.
+    limit: u64,
+    backend: Arc<dyn Backend>,
+    /// Bytes in use as of the last commit.
+    in_use: AtomicU64,
+    /// Bytes that wait to be committed.
+    pending: AtomicU64,
+}
+
+impl Quota {
+    /// A quota over this file.
+    pub fn new(limit: u64, backend: Arc<dyn Backend>) -> Self {
+        let in_use = AtomicU64::new(backend.size_in_use());
+        Self { limit, backend, in_use, pending: AtomicU64::new(0) }
+    }
+
+    /// The limit in bytes; 0 is none.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// True if there is room for a request of this cost.
+    pub fn allows(&self, cost: u64) -> bool {
+        let in_use = self.in_use.load(Ordering::Relaxed) + self.pending.load(Ordering::Relaxed);
+        cost == 0 || self.limit == 0 || in_use + cost < self.limit
+    }
+
+    /// So much waits to be committed.
+    pub(crate) fn spent(&self, pending_bytes: usize) {
+        self.pending.store(pending_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A commit is done: the file is measured anew.
+    pub(crate) fn measured(&self, pending_bytes: usize) {
+        self.in_use.store(self.backend.size_in_use(), Ordering::Relaxed);
+        self.spent(pending_bytes);
     }
 }
 

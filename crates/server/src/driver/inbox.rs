@@ -10,6 +10,7 @@ use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::raftpb::ConfChangeType;
 use etch_state::Reply;
+use etch_state::mvcc::CompactionJob;
 use tokio::sync::oneshot;
 
 /// The outcome of a call.
@@ -51,8 +52,10 @@ pub enum Command {
         /// The store's revision.
         revision: i64,
     },
-    /// Commit what there is, now.
-    CommitNow,
+    /// Tell the caller when everything applied is in the B+tree.
+    CommitAll(Caller),
+    /// A compaction that was scanned.
+    Scanned(CompactionJob),
     /// Commit everything, then answer and end.
     Stop,
 }
@@ -118,7 +121,7 @@ mod tests {
                 }
                 out.len()
             });
-            inbox.extend(&mut vec![Command::CommitNow, Command::LogWritten(1)]);
+            inbox.extend(&mut vec![Command::LogWritten(1), Command::LogWritten(2)]);
             assert_eq!(reader.join().unwrap(), 2);
         });
         let mut out = Vec::new();

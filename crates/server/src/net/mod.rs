@@ -1,7 +1,8 @@
 //! A net thread: one runtime, its connections, its calls under way. Outcomes come back through its
 //! mailbox, all that have come in at once. Not here: what calls do (`services`), and listening (`port`).
 
-mod port;
+pub mod accept;
+pub mod port;
 mod thread;
 
 use std::cell::{Cell, RefCell};
@@ -25,9 +26,9 @@ use crate::driver::inbox::{Caller, Command, Outcome};
 use crate::member::Member;
 use crate::services::methods::{self, Method};
 use crate::services::{self, status};
+use port::Offer;
 
-pub use port::{Listener, Listeners};
-pub use thread::{NetThread, Rings};
+pub use thread::NetThread;
 
 /// A call that waits for its outcome.
 struct Waiting {
@@ -150,7 +151,7 @@ impl Net {
 
     /// Refuses to show data while the CORRUPT alarm is up.
     pub fn check_corrupt(&self) -> Result<(), Error> {
-        if self.member.store.is_corrupt() { Err(Error::Corrupt) } else { Ok(()) }
+        if self.member.flags.is_corrupt() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
     /// Ends a call with an error.
@@ -199,17 +200,25 @@ impl Net {
     }
 }
 
+/// The handler of one connection: its thread's things, and what its port offers.
+pub struct NetHandler {
+    /// The thread's things.
+    pub net: Rc<Net>,
+    /// What the port offers.
+    pub offer: Offer,
+}
+
 impl Handler for NetHandler {
     fn route(&self, path: &str) -> Route {
-        methods::route(path)
+        if self.offer.has_grpc() { methods::route(path) } else { Route::UnknownService }
     }
 
     fn unary(&self, method: u16, call: CallInfo, message: Bytes, reply: Reply) {
-        services::unary(&self.0, Method::from_number(method), &call, message, reply);
+        services::unary(&self.net, Method::from_number(method), &call, message, reply);
     }
 
     fn batch_end(&self) {
-        self.0.member.inbox.extend(&mut self.0.outbox.borrow_mut());
+        self.net.member.inbox.extend(&mut self.net.outbox.borrow_mut());
     }
 
     fn stream(
@@ -219,27 +228,23 @@ impl Handler for NetHandler {
         messages: MessageStream,
         sender: StreamSender,
     ) -> LocalFuture<Status> {
-        let net = Rc::clone(&self.0);
+        let net = Rc::clone(&self.net);
         Box::pin(services::stream(net, Method::from_number(method), call, messages, sender))
     }
 
     fn plain(
         self: Rc<Self>,
         request: http::Request<Bytes>,
-        peer: Rc<Peer>,
+        _peer: Rc<Peer>,
     ) -> LocalFuture<http::Response<PlainBody>> {
-        if request.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")) {
-            let refused = etch_rpc::not_grpc(request.headers());
-            return Box::pin(async move { refused });
-        }
-        let _ = peer;
-        Box::pin(async move { port::page(&self.0.member, request).await })
+        Box::pin(async move {
+            let (parts, _) = request.into_parts();
+            let page = pages::respond(&self.net.member, self.offer.pages(), &parts).await;
+            page.map(|body| Box::pin(http_body_util::Full::new(body).map_err(|e| match e {})) as PlainBody)
+        })
     }
 
     fn stats(&self) -> &Stats {
-        &self.0.rpc
+        &self.net.rpc
     }
 }
-
-/// The handler of a thread's connections.
-pub struct NetHandler(pub Rc<Net>);

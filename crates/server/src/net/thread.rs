@@ -3,18 +3,20 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use etch_rpc::Limits;
 use etch_state::watch::{Doorbell, Wake};
-use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
 
-use super::port::{self, Listener};
-use super::{Net, NetHandler};
+use super::Net;
+use super::port::{self, Accepted};
 use crate::driver::mailbox::Mailbox;
 use crate::member::Member;
 
 /// Rings a net thread by its mailbox.
-pub struct Rings(pub Arc<Mailbox>);
+struct Rings(Arc<Mailbox>);
 
 impl Wake for Rings {
     fn wake(&self) {
@@ -30,10 +32,12 @@ pub struct NetThread {
     pub member: Arc<Member>,
     /// Where its outcomes come in.
     pub mailbox: Arc<Mailbox>,
-    /// Its own handles of the listening sockets.
-    pub listeners: Vec<Listener>,
+    /// Connections for it.
+    pub accepted: mpsc::UnboundedReceiver<Accepted>,
+    /// How many it has.
+    pub connections: Arc<AtomicUsize>,
     /// What each connection may cost.
-    pub limits: etch_rpc::Limits,
+    pub limits: Limits,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -47,23 +51,32 @@ impl NetThread {
             .unwrap_or_else(|e| panic!("no runtime for a net thread: {e}"));
         let local = LocalSet::new();
         runtime.block_on(local.run_until(self.serve()));
+        // A task that waits for the disk must not hold up the stop.
+        runtime.shutdown_background();
     }
 
-    async fn serve(self) {
+    async fn serve(mut self) {
         let doorbell = Doorbell::new(Arc::new(Rings(Arc::clone(&self.mailbox))));
         let net = Net::new(self.member, self.number, doorbell);
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
-        let handler = Rc::new(NetHandler(net));
-        let mut ports = Vec::new();
-        for listener in self.listeners {
-            let serving =
-                port::serve(listener, Rc::clone(&handler), self.limits.clone(), self.stop.clone());
-            ports.push(tokio::task::spawn_local(serving));
+        let limits = Rc::new(self.limits);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.accepted.recv() => {
+                    let Some(accepted) = accepted else { break };
+                    let serving = port::serve(accepted, Rc::clone(&net), Rc::clone(&limits), self.stop.clone());
+                    let open = Arc::clone(&self.connections);
+                    connections.spawn_local(async move {
+                        serving.await;
+                        open.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+                _ = self.stop.wait_for(|stopped| *stopped) => break,
+            }
         }
-        for port in ports {
-            // A listener's task ends with the stop signal, after its connections.
-            let _ = port.await;
-        }
+        while connections.join_next().await.is_some() {}
         mail.abort();
     }
 }

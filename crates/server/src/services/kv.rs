@@ -11,11 +11,11 @@ use etch_api::pb::etcdserverpb::{
 };
 use etch_api::wire;
 use etch_rpc::{Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender};
-use etch_state::mvcc::{RangeChunks, RangeReply};
+use etch_state::mvcc::{Chunk, RangeReply};
 use etch_state::{quota, txn};
 
 use super::methods::Method;
-use super::{decode, internal, status};
+use super::{decode, internal, read_status, status};
 use crate::driver::inbox::Command;
 use crate::net::Net;
 
@@ -49,7 +49,7 @@ fn answer_range(net: &Rc<Net>, began_ms: u64, request: &RangeRequest, reply: Rep
     }
     let found = match net.member.store.range(request) {
         Ok(found) => found,
-        Err(error) => return net.fail(Method::Range, began_ms, reply, status(error)),
+        Err(error) => return net.fail(Method::Range, began_ms, reply, read_status(&error)),
     };
     if found.encoded_len() > WHOLE {
         net.handled(Method::Range, began_ms, Code::Ok);
@@ -216,26 +216,22 @@ async fn stream_chunks(
         net.member.linearize().await.map_err(status)?;
     }
     net.check_corrupt().map_err(status)?;
-    let mut chunks = net.member.store.range_stream(&request).map_err(status)?;
-    while let Some(chunk) = next_chunk(net, &mut chunks)? {
-        sender.send(chunk).await?;
+    let mut chunks = net.member.store.range_stream(request, net.member.limits.max_request_bytes);
+    while let Some(chunk) = chunks.next_chunk() {
+        let chunk = chunk.map_err(|error| read_status(&error))?;
+        sender.send(framed(net, chunk)).await?;
     }
     Ok(())
 }
 
 /// One `RangeStreamResponse`: field 1 is a `RangeResponse`, whose header only the last one has.
-fn next_chunk(net: &Net, chunks: &mut RangeChunks) -> Result<Option<Payload>, Status> {
-    let Some(chunk) = chunks.next_chunk().map_err(status)? else { return Ok(None) };
+fn framed(net: &Net, chunk: Chunk) -> Payload {
     let mut header = BytesMut::new();
-    if let Some(revision) = chunk.header_revision {
+    if let Some(revision) = chunk.header {
         net.member.header.encode(revision, net.member.view.term(), &mut header, 1);
     }
-    let mut body = BytesMut::with_capacity(chunk.reply.encoded_len());
-    let mut reply = chunk.reply;
-    while reply.fill(&mut body, WHOLE).map_err(|e| internal(&e))? {}
-    let len = header.len() + body.len();
     let mut head = BytesMut::with_capacity(header.len() + 11);
-    wire::field_head(1, len, &mut head);
+    wire::field_head(1, header.len() + chunk.body.len(), &mut head);
     head.extend_from_slice(&header);
-    Ok(Some(Payload::pieces(vec![head.freeze(), body.freeze()])))
+    Payload::pieces(vec![head.freeze(), chunk.body])
 }

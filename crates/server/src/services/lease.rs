@@ -2,6 +2,7 @@
 //! thread of its connection. Not here: leases themselves (`etch_state::lease`).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::Error;
@@ -11,7 +12,9 @@ use etch_rpc::{MessageStream, Reply, Status, StreamSender};
 use etch_state::Reply as Done;
 use etch_state::lease::RenewError;
 use etch_state::quota;
+use etch_state::watch::Wake;
 use prost::Message as _;
+use tokio::sync::Notify;
 
 use super::kv::refuse_for_space;
 use super::methods::Method;
@@ -47,16 +50,14 @@ pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
     let request: pb::LeaseTimeToLiveRequest = decode(message)?;
     net.check_corrupt().map_err(status)?;
-    let found = net.member.lessor.time_to_live(request.id, net.member.clock.now_ms(), request.keys);
-    let response = match found {
-        Some(lease) => pb::LeaseTimeToLiveResponse {
-            header: None,
-            id: request.id,
-            ttl: lease.ttl,
-            granted_ttl: lease.granted_ttl,
-            keys: lease.keys,
-        },
-        None => pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() },
+    let lessor = &net.member.lessor;
+    let ttl = lessor.time_to_live(request.id, net.member.clock.now_ms());
+    let response = pb::LeaseTimeToLiveResponse {
+        header: None,
+        id: request.id,
+        ttl: ttl.unwrap_or(-1),
+        granted_ttl: lessor.granted_ttl(request.id).unwrap_or(0),
+        keys: if request.keys { lessor.keys(request.id).unwrap_or_default() } else { Vec::new() },
     };
     Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
 }
@@ -64,7 +65,7 @@ pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
 /// `LeaseLeases`.
 pub fn leases(net: &Net) -> Result<Done, Status> {
     net.check_corrupt().map_err(status)?;
-    let leases = net.member.lessor.list().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+    let leases = net.member.lessor.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
     let response = pb::LeaseLeasesResponse { header: None, leases };
     Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
 }
@@ -95,8 +96,8 @@ async fn keep_alives(
     Ok(())
 }
 
-/// Renews a lease. One that we do not know may have been granted just now; one that has run out is being
-/// revoked, and is gone once that is done.
+/// Renews a lease. One that has run out is being revoked, and is gone once that is done: to answer before
+/// that would tell the client of a lease that it does not have, or of none while its keys are still there.
 async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
     net.check_corrupt()?;
     loop {
@@ -104,7 +105,32 @@ async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
             Ok(ttl) => return Ok(ttl),
             Err(RenewError::NotFound) => return Ok(0),
             Err(RenewError::NotPrimary) => return Err(Error::NoLeader),
-            Err(RenewError::Expired(gone)) => gone.wait(net).await?,
+            Err(RenewError::Expired) => revoked(net, id).await,
+            Err(RenewError::Checkpointed) => forget_checkpoint(net, id).await?,
         }
     }
+}
+
+async fn revoked(net: &Rc<Net>, id: i64) {
+    let notified = Arc::new(Revoked::default());
+    if net.member.lessor.wait_revoked(id, Arc::clone(&notified) as Arc<dyn Wake>) {
+        notified.0.notified().await;
+    }
+}
+
+/// Wakes a task when a lease is gone.
+#[derive(Default)]
+struct Revoked(Notify);
+
+impl Wake for Revoked {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// A lease that is renewed has its whole time again: the note of what was left goes first.
+async fn forget_checkpoint(net: &Rc<Net>, id: i64) -> Result<(), Error> {
+    let checkpoints = vec![pb::LeaseCheckpoint { id, remaining_ttl: 0 }];
+    let body = pb::LeaseCheckpointRequest { checkpoints }.encode_to_vec().into();
+    net.member.propose(RequestKind::LeaseCheckpoint, body).await.map(drop)
 }

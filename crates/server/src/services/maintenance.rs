@@ -1,6 +1,7 @@
 //! `etcdserverpb.Maintenance`. Not here: hashing and the file itself (`etch_state`, `etch_disk`).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::Error;
@@ -15,7 +16,7 @@ use etch_state::version::{ETCD, Version};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use super::{decode, internal, status};
+use super::{decode, internal, read_status, status};
 use crate::driver::inbox::Command;
 use crate::log_info;
 use crate::net::Net;
@@ -73,7 +74,7 @@ fn alarm_text(alarm: &pb::AlarmMember) -> String {
 /// `Defragment`: the file shrinks while it serves; this only hurries it along, and waits.
 pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     log_info!(net.member.log, "starting defragment");
-    let backend = std::sync::Arc::clone(&net.member.backend);
+    let backend = Arc::clone(&net.member.backend);
     let shrunk = tokio::task::spawn_blocking(move || backend.defragment()).await;
     match shrunk {
         Ok(Ok(())) => {
@@ -85,33 +86,31 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     }
 }
 
-/// `Hash`: of the whole file.
+/// `Hash`: of the whole file, with everything that is applied in it.
 pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
-    let store = std::sync::Arc::clone(&net.member.store);
-    let hashed = tokio::task::spawn_blocking(move || store.hash()).await;
-    match hashed {
-        Ok(Ok((hash, revision))) => {
-            let body = pb::HashResponse { header: None, hash }.encode_to_vec().into();
-            Ok(Reply { revision, body })
-        }
-        Ok(Err(error)) => Err(internal(&error)),
-        Err(_) => Err(status(Error::Stopped)),
-    }
+    net.member.commit_everything().await.map_err(status)?;
+    let store = Arc::clone(&net.member.store);
+    let hashed = tokio::task::spawn_blocking(move || (store.revision(), store.hash())).await;
+    let (revision, hash) = hashed.map_err(|_| status(Error::Stopped))?;
+    let hash = hash.map_err(|e| internal(&e))?;
+    let body = pb::HashResponse { header: None, hash }.encode_to_vec().into();
+    Ok(Reply { revision, body })
 }
 
 /// `HashKV`.
 pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
     let request: pb::HashKvRequest = decode(message)?;
-    let store = std::sync::Arc::clone(&net.member.store);
+    let store = Arc::clone(&net.member.store);
     let hashed = tokio::task::spawn_blocking(move || store.hash_kv(request.revision)).await;
-    let hashed = hashed.map_err(|_| status(Error::Stopped))?.map_err(|e| e.status())?;
+    let hashed = hashed.map_err(|_| status(Error::Stopped))?;
+    let (hashed, revision) = hashed.map_err(|error| read_status(&error))?;
     let response = pb::HashKvResponse {
         header: None,
         hash: hashed.hash,
         compact_revision: hashed.compact_revision,
-        hash_revision: hashed.hash_revision,
+        hash_revision: hashed.revision,
     };
-    Ok(Reply { revision: hashed.current_revision, body: response.encode_to_vec().into() })
+    Ok(Reply { revision, body: response.encode_to_vec().into() })
 }
 
 /// `MoveLeader`: to ourselves it is done; there is no other voter.

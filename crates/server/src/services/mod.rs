@@ -16,6 +16,7 @@ use bytes::Bytes;
 use etch_api::Error;
 use etch_rpc::{CallInfo, Code, MessageStream, Reply, Status, StreamSender};
 use etch_state::Reply as Done;
+use etch_state::mvcc::ReadError;
 use prost::Message;
 
 use self::methods::Method;
@@ -26,6 +27,14 @@ use crate::net::Net;
 /// The table's error, as it is sent.
 pub fn status(error: Error) -> Status {
     Status::new(Code::from_u32(error.code() as u32), error.message())
+}
+
+/// Why a read failed, as it is sent.
+pub fn read_status(error: &ReadError) -> Status {
+    match error {
+        ReadError::Request(error) => status(*error),
+        ReadError::Io(error) => internal(error),
+    }
 }
 
 /// An operational error of ours that a client gets to see.

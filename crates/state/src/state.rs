@@ -1,0 +1,416 @@
+//! The replicated state as a whole: its tables, what the committed file says about them, and the one way
+//! in which they change and become durable. Not here: what requests do (`apply`), and when to commit.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use etch_api::Error;
+use etch_api::pb::etcdserverpb::AlarmType;
+use etch_api::pb::raftpb::ConfChange;
+use etch_disk::backend::{Backend, Batch, Bucket, Snapshot};
+use serde::Serialize;
+
+use crate::alarm::Alarms;
+use crate::apply::{Applying, Done, Effect, as_compaction, read_entry};
+use crate::lease::{Lessor, LessorConfig};
+use crate::members::Members;
+use crate::mvcc::{CompactionJob, Step, Store, Writer};
+use crate::quota::Quota;
+use crate::txn::Reply;
+use crate::version::{ETCD, Version};
+use crate::watch::Hub;
+
+/// What the state is told at the start.
+#[derive(Clone, Debug)]
+pub struct StateConfig {
+    /// Bytes that the data may take (`--quota-backend-bytes`); 0 is no limit.
+    pub quota_bytes: u64,
+    /// How leases are run.
+    pub leases: LessorConfig,
+    /// Do checkpoints of leases survive a restart? (feature gate `LeaseCheckpointPersist`)
+    pub persist_checkpoints: bool,
+}
+
+/// The tables beside the keys. Shared with readers; only apply writes.
+pub(crate) struct Tables {
+    pub lessor: Arc<Lessor>,
+    pub members: Arc<RwLock<Members>>,
+    pub alarms: Arc<RwLock<Alarms>>,
+    pub quota: Arc<Quota>,
+    /// Copies of the alarms for those who look at each request.
+    pub flags: Arc<Flags>,
+    pub persist_checkpoints: bool,
+}
+
+/// The alarms as every request looks at them.
+#[derive(Debug, Default)]
+pub struct Flags {
+    corrupt: AtomicBool,
+    no_space: AtomicBool,
+}
+
+impl Flags {
+    /// True while the CORRUPT alarm is up: nothing may be shown or changed.
+    pub fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, alarms: &Alarms) {
+        self.corrupt.store(alarms.is_up(AlarmType::Corrupt), Ordering::Release);
+        self.no_space.store(alarms.is_up(AlarmType::Nospace), Ordering::Release);
+    }
+}
+
+impl Tables {
+    pub fn is_corrupt(&self) -> bool {
+        self.flags.is_corrupt()
+    }
+
+    pub fn is_out_of_space(&self) -> bool {
+        self.flags.no_space.load(Ordering::Acquire)
+    }
+
+    pub fn members_mut(&self) -> RwLockWriteGuard<'_, Members> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn alarms_mut(&self) -> RwLockWriteGuard<'_, Alarms> {
+        self.alarms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a step of a compaction ended.
+#[derive(Debug)]
+pub enum CompactionStep {
+    /// There is more to do.
+    More,
+    /// What is stored is to be read through for the hash, by a thread that may wait for the disk:
+    /// [`CompactionJob::scan`] until it says so, then [`State::scanned`].
+    Scan(CompactionJob),
+    /// The compaction to this revision is complete.
+    Done(i64),
+}
+
+/// The replicated state: what apply works on. One a member, owned by the node.
+pub struct State {
+    store: Arc<Store>,
+    writer: Writer,
+    hub: Arc<Hub>,
+    tables: Tables,
+    /// Compactions that are not complete, in their order.
+    compactions: VecDeque<CompactionJob>,
+    /// The first of them is away, being scanned.
+    scanning: bool,
+    index: u64,
+    term: u64,
+    /// The index and term of the last commit taken.
+    noted: (u64, u64),
+    /// Bytes of the commit that is under way.
+    committing: usize,
+}
+
+const CONSISTENT_INDEX: &[u8] = b"consistent_index";
+const TERM: &[u8] = b"term";
+const CONF_STATE: &[u8] = b"confState";
+const STORAGE_VERSION: &[u8] = b"storageVersion";
+const AUTH_ENABLED: &[u8] = b"authEnabled";
+
+/// Raft's configuration, in the JSON of the `meta` bucket.
+#[derive(Serialize)]
+struct ConfStateRow<'a> {
+    #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+    voters: &'a [u64],
+    #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+    learners: &'a [u64],
+    auto_leave: bool,
+}
+
+impl State {
+    /// Reads the state out of the committed file. An error says what is damaged, or why the file is not
+    /// for us.
+    pub fn open(backend: Arc<dyn Backend>, config: &StateConfig) -> io::Result<Self> {
+        let snapshot = backend.snapshot();
+        check_version(&snapshot)?;
+        check_auth(&snapshot)?;
+        let members = Members::load(&snapshot)?;
+        let alarms = Alarms::load(&snapshot)?;
+        let index = number(&snapshot, CONSISTENT_INDEX)?;
+        let term = number(&snapshot, TERM)?;
+        let (store, writer, loaded) = Store::open(Arc::clone(&backend))?;
+        let lessor = load_leases(&snapshot, config, &loaded.leases)?;
+        let flags = Flags::default();
+        flags.set(&alarms);
+        let tables = Tables {
+            lessor,
+            members: Arc::new(RwLock::new(members)),
+            alarms: Arc::new(RwLock::new(alarms)),
+            quota: Arc::new(Quota::new(config.quota_bytes, backend)),
+            flags: Arc::new(flags),
+            persist_checkpoints: config.persist_checkpoints,
+        };
+        let hub = Hub::new(store.revision());
+        Ok(Self {
+            store,
+            writer,
+            hub,
+            tables,
+            compactions: loaded.compaction.into_iter().collect(),
+            scanning: false,
+            index,
+            term,
+            noted: (index, term),
+            committing: 0,
+        })
+    }
+
+    /// The index of the last entry applied.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// That entry's term.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The keys.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The watches.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The leases.
+    pub fn lessor(&self) -> &Arc<Lessor> {
+        &self.tables.lessor
+    }
+
+    /// The quota.
+    pub fn quota(&self) -> &Arc<Quota> {
+        &self.tables.quota
+    }
+
+    /// The alarms that every request looks at.
+    pub fn flags(&self) -> &Arc<Flags> {
+        &self.tables.flags
+    }
+
+    /// The member table, for sharing.
+    pub fn shared_members(&self) -> &Arc<RwLock<Members>> {
+        &self.tables.members
+    }
+
+    /// The alarms, for sharing.
+    pub fn shared_alarms(&self) -> &Arc<RwLock<Alarms>> {
+        &self.tables.alarms
+    }
+
+    /// The member table.
+    pub fn members(&self) -> RwLockReadGuard<'_, Members> {
+        self.tables.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies entries in order, publishes what they change, tells the watchers, and adds what came of each
+    /// to `done`. All of them are one batch, but for compactions, which stand between two.
+    pub fn apply<'e>(
+        &mut self,
+        entries: impl Iterator<Item = (u64, u64, &'e Bytes)>,
+        done: &mut Vec<Done>,
+    ) {
+        let mut entries = entries.peekable();
+        while entries.peek().is_some() {
+            let mut compaction = None;
+            let mut applying = Applying { batch: self.writer.begin(), tables: &self.tables };
+            for (index, term, data) in entries.by_ref() {
+                assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
+                (self.index, self.term) = (index, term);
+                // A leader's first entry carries no request.
+                if data.is_empty() {
+                    continue;
+                }
+                let entry = read_entry(index, data);
+                compaction = as_compaction(&entry);
+                if compaction.is_some() {
+                    break;
+                }
+                done.push(applying.apply(&entry));
+            }
+            let events = applying.batch.finish();
+            if !events.is_empty() {
+                self.hub.notify(&events, self.store.revision());
+            }
+            if let Some((id, revision)) = compaction {
+                done.push(self.compact(id, revision));
+            }
+        }
+        self.tables.quota.spent(self.writer.pending_bytes() + self.committing);
+    }
+
+    fn compact(&mut self, id: u64, revision: i64) -> Done {
+        let begun = if self.tables.is_corrupt() {
+            Err(Error::Corrupt)
+        } else {
+            self.writer.compact(revision)
+        };
+        match begun {
+            Ok(job) => {
+                self.compactions.push_back(job);
+                Done { id, result: Ok(self.empty_reply()), effect: Effect::Compaction(revision) }
+            }
+            Err(why) => Done { id, result: Err(why), effect: Effect::None },
+        }
+    }
+
+    /// Applies a change of the membership, or says why it changes nothing.
+    pub fn apply_change(&mut self, index: u64, term: u64, change: &ConfChange) -> Result<(), Error> {
+        assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
+        (self.index, self.term) = (index, term);
+        let verdict = self.members().validate(change);
+        if verdict.is_ok() {
+            self.tables.members_mut().apply(change, self.writer.pending_mut());
+        }
+        verdict
+    }
+
+    /// Notes raft's configuration after a change.
+    pub fn set_conf_state(&mut self, voters: &[u64], learners: &[u64]) {
+        let row = ConfStateRow { voters, learners, auto_leave: false };
+        let json = serde_json::to_vec(&row).expect("plain data");
+        self.writer.pending_mut().put(Bucket::Meta, CONF_STATE, json.into());
+    }
+
+    /// A reply that says nothing but the revision.
+    pub fn empty_reply(&self) -> Reply {
+        Reply { revision: self.store.revision(), body: Bytes::new() }
+    }
+
+    /// True if anything waits to be committed to the B+tree.
+    pub fn has_pending(&self) -> bool {
+        self.writer.pending_len() > 0 || self.noted != (self.index, self.term)
+    }
+
+    /// Changes that wait.
+    pub fn pending_changes(&self) -> usize {
+        self.writer.pending_len()
+    }
+
+    /// Bytes of the changes that wait.
+    pub fn pending_bytes(&self) -> usize {
+        self.writer.pending_bytes()
+    }
+
+    /// Takes what waits, together with the applied index: one batch, one commit (invariant I2). With it
+    /// the revision that it goes up to.
+    pub fn take_commit(&mut self) -> (Batch, i64) {
+        let (index, term) = (self.index, self.term);
+        let storage = self.members().storage_version();
+        let batch = self.writer.pending_mut();
+        batch.put(Bucket::Meta, CONSISTENT_INDEX, Bytes::copy_from_slice(&index.to_be_bytes()));
+        batch.put(Bucket::Meta, TERM, Bytes::copy_from_slice(&term.to_be_bytes()));
+        if let Some(version) = storage {
+            batch.put(Bucket::Meta, STORAGE_VERSION, version.to_string().into());
+        }
+        self.noted = (index, term);
+        self.committing = self.writer.pending_bytes();
+        let pending = self.writer.take_pending();
+        (pending.batch, pending.revision)
+    }
+
+    /// The B+tree holds everything up to this revision.
+    pub fn committed(&mut self, revision: i64) {
+        self.store.committed(revision);
+        self.committing = 0;
+        self.tables.quota.measured(self.writer.pending_bytes());
+    }
+
+    /// True while a compaction has steps to do here.
+    pub fn is_compacting(&self) -> bool {
+        !self.scanning && !self.compactions.is_empty()
+    }
+
+    /// Does one step of the compaction, over at most `keys` keys.
+    pub fn compaction_step(&mut self, keys: usize) -> CompactionStep {
+        let Some(job) = self.compactions.front_mut() else { return CompactionStep::More };
+        match job.step(&mut self.writer, keys) {
+            Step::Again => CompactionStep::More,
+            Step::Scan => {
+                self.scanning = true;
+                let job = self.compactions.pop_front();
+                CompactionStep::Scan(job.expect("it was there above"))
+            }
+            Step::Done => {
+                let revision = job.revision();
+                self.compactions.pop_front();
+                CompactionStep::Done(revision)
+            }
+        }
+    }
+
+    /// Takes back a compaction that was scanned.
+    pub fn scanned(&mut self, job: CompactionJob) {
+        self.scanning = false;
+        self.compactions.push_front(job);
+    }
+}
+
+fn load_leases(
+    snapshot: &Snapshot,
+    config: &StateConfig,
+    attached: &[(Bytes, i64)],
+) -> io::Result<Arc<Lessor>> {
+    let lessor = Lessor::new(config.leases.clone());
+    let mut rows = snapshot.cursor(Bucket::Lease)?;
+    while let Some((_, value)) = rows.next()? {
+        lessor.load(value).map_err(|e| damaged(format!("a lease's row: {e}")))?;
+    }
+    for (key, lease) in attached {
+        lessor.attach_key(*lease, key);
+    }
+    Ok(lessor)
+}
+
+/// A number of the `meta` bucket; 0 if it is not there.
+fn number(snapshot: &Snapshot, key: &[u8]) -> io::Result<u64> {
+    match snapshot.get(Bucket::Meta, key)? {
+        None => Ok(0),
+        Some(value) => value.try_into().map(u64::from_be_bytes).map_err(|_| {
+            damaged(format!("`{}` in the meta bucket is not a number", key.escape_ascii()))
+        }),
+    }
+}
+
+/// Files of a newer release may hold what we would not understand.
+fn check_version(snapshot: &Snapshot) -> io::Result<()> {
+    let Some(value) = snapshot.get(Bucket::Meta, STORAGE_VERSION)? else { return Ok(()) };
+    let text = String::from_utf8_lossy(value);
+    let version: Version =
+        text.parse().map_err(|()| damaged(format!("`{text}` is not a storage version")))?;
+    if version > ETCD.cluster() {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the data is of storage version {version}, newer than {}", ETCD.cluster()),
+        ));
+    }
+    Ok(())
+}
+
+/// Data that was under access control must not be served without it.
+fn check_auth(snapshot: &Snapshot) -> io::Result<()> {
+    if snapshot.get(Bucket::Auth, AUTH_ENABLED)?.is_some_and(|v| v == [1]) {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "authentication is enabled in this data, and this release does not enforce it",
+        ));
+    }
+    Ok(())
+}
+
+fn damaged(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
