@@ -173,14 +173,20 @@ mod tests {
         let mut batch = Batch::new();
         for (key, value) in [("b", Some("1")), ("a", Some("2")), ("b", None), ("b", Some("3"))] {
             match value {
-                Some(value) => batch.put(Bucket::Lease, key.as_bytes(), Bytes::from_static(value.as_bytes())),
+                Some(value) => {
+                    batch.put(Bucket::Lease, key.as_bytes(), Bytes::from_static(value.as_bytes()))
+                }
                 None => batch.delete(Bucket::Lease, key.as_bytes()),
             }
         }
         assert_eq!((batch.len(), batch.bytes()), (4, 7));
         assert_eq!(batch.last(Bucket::Lease, b"b"), Some(Some(&Bytes::from_static(b"3"))));
         batch.sort();
-        let got: Vec<_> = batch.writes(Bucket::Lease).iter().map(|w| (w.key.as_slice(), w.value.as_deref())).collect();
+        let got: Vec<_> = batch
+            .writes(Bucket::Lease)
+            .iter()
+            .map(|w| (w.key.as_slice(), w.value.as_deref()))
+            .collect();
         assert_eq!(got, [(&b"a"[..], Some(&b"2"[..])), (&b"b"[..], Some(&b"3"[..]))]);
     }
 

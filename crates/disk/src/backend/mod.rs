@@ -8,8 +8,71 @@
 //! device ([`crate::fs`]). `docs/format.md` draws the file.
 
 mod batch;
+mod bits;
+mod bolt;
+mod commit;
+mod cursor;
+mod meta;
+mod open;
+mod output;
+mod page;
+mod shrink;
+mod snapshot;
+mod space;
+mod tree;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
 
 pub use batch::{Batch, Key};
+pub use bolt::Bolt;
+pub use cursor::{Cursor, Row};
+pub use open::{Options, open_read_only};
+pub use snapshot::Snapshot;
+
+/// A store of buckets: one writer at a time, and any number of readers that never wait for it.
+pub trait Backend: Send + Sync {
+    /// The newest committed root.
+    fn snapshot(&self) -> Snapshot;
+    /// Writes a batch, makes it durable, and turns to the new root. All of it or nothing is there after a
+    /// crash. The batch comes back empty, its room kept; on an error it keeps its writes.
+    ///
+    /// An error of kind `StorageFull`, or of any write before the flush, leaves the store as it was. After
+    /// an error of a flush nobody knows what the device holds: every later commit is refused.
+    fn commit(&self, batch: &mut Batch) -> io::Result<Committed>;
+    /// Length in bytes of the newest root's file: what etcd calls the size of the database.
+    fn size(&self) -> u64;
+    /// The part of [`Backend::size`] that is not free.
+    fn size_in_use(&self) -> u64;
+    /// Moves up to `pages` pages from the end of the file to free pages further down, in a commit of its
+    /// own, and cuts the file where nobody reads its end. Readers go on. Call it until there is no more.
+    fn shrink(&self, pages: usize) -> io::Result<Shrunk>;
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Number of the transaction.
+    pub txid: u64,
+    /// Pages written, the meta page apart.
+    pub pages: u64,
+    /// Pages of the end of the file that were moved down on the way.
+    pub moved: u64,
+}
+
+/// What a step of shrinking did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// Pages moved.
+    pub moved: u64,
+    /// Length in bytes of the file now.
+    pub file_size: u64,
+    /// Whether another step can do more. Not where a reader of an older root holds the rest.
+    pub more: bool,
+}
 
 /// The buckets that etcd keeps, in the order of [`Bucket::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
