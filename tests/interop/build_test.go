@@ -42,8 +42,8 @@ func txn(compare []*pb.Compare, success, failure []*pb.RequestOp) *pb.TxnRequest
 	return &pb.TxnRequest{Compare: compare, Success: success, Failure: failure}
 }
 
-// cmp builds a compare of the target with a number.
-func cmp(key, end string, result pb.Compare_CompareResult, target pb.Compare_CompareTarget, v int64) *pb.Compare {
+// compare builds a compare of the target with a number.
+func compare(key, end string, result pb.Compare_CompareResult, target pb.Compare_CompareTarget, v int64) *pb.Compare {
 	c := &pb.Compare{Key: []byte(key), RangeEnd: []byte(end), Result: result, Target: target}
 	switch target {
 	case pb.Compare_VERSION:
@@ -60,7 +60,7 @@ func cmp(key, end string, result pb.Compare_CompareResult, target pb.Compare_Com
 	return c
 }
 
-func cmpValue(key, end string, result pb.Compare_CompareResult, v string) *pb.Compare {
+func compareValue(key, end string, result pb.Compare_CompareResult, v string) *pb.Compare {
 	return &pb.Compare{Key: []byte(key), RangeEnd: []byte(end), Result: result, Target: pb.Compare_VALUE,
 		TargetUnion: &pb.Compare_Value{Value: []byte(v)}}
 }

@@ -152,6 +152,7 @@ func (s *Side) Call(name string, req proto.Message) (proto.Message, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := s.Conn.Invoke(ctx, path, req, resp)
+	canonical(req, resp)
 	return resp, err
 }
 

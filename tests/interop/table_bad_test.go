@@ -212,7 +212,7 @@ func TestTableSizes(t *testing.T) {
 				steps = append(steps,
 					call(fmt.Sprint(size), "KV/Put", put("big", value)),
 					call(fmt.Sprintf("txn-%d", size), "KV/Txn", txn(nil, ops(opPut(put("big", value))), nil)),
-					call(fmt.Sprintf("read-txn-%d", size), "KV/Txn", txn([]*pb.Compare{cmpValue("big", "", pb.Compare_EQUAL, value)}, ops(opRange(rng("no", ""))), nil)),
+					call(fmt.Sprintf("read-txn-%d", size), "KV/Txn", txn([]*pb.Compare{compareValue("big", "", pb.Compare_EQUAL, value)}, ops(opRange(rng("no", ""))), nil)),
 					call(fmt.Sprintf("range-%d", size), "KV/Range", rng(value, "")),
 					call(fmt.Sprintf("delete-%d", size), "KV/DeleteRange", del("no"+value, "")))
 			}
@@ -292,4 +292,3 @@ func TestSurvivesGarbage(t *testing.T) {
 		t.Fatalf("after garbage: %s\n%s", got, s.Log.Tail())
 	}
 }
-

@@ -27,14 +27,14 @@ func compareSteps() []step {
 		for _, result := range results {
 			for _, target := range targets {
 				for _, v := range []int64{0, 1, 4, 7, 19} {
-					ask(fmt.Sprintf("%s-%s-%s-%d", sp.name, target, result, v), cmp(sp.key, sp.end, result, target, v))
+					ask(fmt.Sprintf("%s-%s-%s-%d", sp.name, target, result, v), compare(sp.key, sp.end, result, target, v))
 				}
 			}
-			ask(fmt.Sprintf("%s-value-%s", sp.name, result), cmpValue(sp.key, sp.end, result, "again-k03"))
-			ask(fmt.Sprintf("%s-novalue-%s", sp.name, result), cmpValue(sp.key, sp.end, result, ""))
+			ask(fmt.Sprintf("%s-value-%s", sp.name, result), compareValue(sp.key, sp.end, result, "again-k03"))
+			ask(fmt.Sprintf("%s-novalue-%s", sp.name, result), compareValue(sp.key, sp.end, result, ""))
 		}
 	}
-	ask("no-key", cmp("", "", pb.Compare_EQUAL, pb.Compare_VERSION, 0))
+	ask("no-key", compare("", "", pb.Compare_EQUAL, pb.Compare_VERSION, 0))
 	ask("bad-result", &pb.Compare{Key: []byte("k03"), Result: 9, TargetUnion: &pb.Compare_Version{Version: 1}})
 	ask("bad-target", &pb.Compare{Key: []byte("k03"), Target: 9, TargetUnion: &pb.Compare_Version{Version: 1}})
 	for _, target := range targets {
@@ -43,8 +43,8 @@ func compareSteps() []step {
 		ask("other-union-"+target.String(), &pb.Compare{Key: []byte("k03"), Target: target,
 			TargetUnion: &pb.Compare_ModRevision{ModRevision: 3}})
 	}
-	ask("two-true", cmp("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 4), cmp("k02", "", pb.Compare_GREATER, pb.Compare_MOD, 1))
-	ask("one-false", cmp("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 4), cmp("k02", "", pb.Compare_LESS, pb.Compare_MOD, 1))
+	ask("two-true", compare("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 4), compare("k02", "", pb.Compare_GREATER, pb.Compare_MOD, 1))
+	ask("one-false", compare("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 4), compare("k02", "", pb.Compare_LESS, pb.Compare_MOD, 1))
 	return steps
 }
 
@@ -64,8 +64,8 @@ func repeat(n int, prefix string) []*pb.RequestOp {
 
 func TestTableTxn(t *testing.T) {
 	t.Parallel()
-	yes := []*pb.Compare{cmp("k03", "", pb.Compare_GREATER, pb.Compare_VERSION, 0)}
-	no := []*pb.Compare{cmp("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 0)}
+	yes := []*pb.Compare{compare("k03", "", pb.Compare_GREATER, pb.Compare_VERSION, 0)}
+	no := []*pb.Compare{compare("k03", "", pb.Compare_EQUAL, pb.Compare_VERSION, 0)}
 	at := func(r *pb.RangeRequest, rev int64) *pb.RangeRequest { r.Revision = rev; return r }
 	limited := rng("k", "l")
 	limited.Limit, limited.SortOrder, limited.SortTarget = 3, pb.RangeRequest_DESCEND, pb.RangeRequest_MOD
@@ -134,7 +134,7 @@ func TestTableTxn(t *testing.T) {
 		{"nested-siblings", txn(nil, ops(opTxn(txn(yes, ops(opPut(put("d", "1"))), nil)), opTxn(txn(yes, ops(opPut(put("d", "1"))), nil))), nil)},
 		{"nested-deletes-put", txn(nil, ops(opTxn(txn(yes, ops(opDel(del("d", "e"))), nil)), opPut(put("d", "1"))), nil)},
 		{"nested-deletes-overlap", txn(nil, ops(opTxn(txn(nil, ops(opDel(del("d", "e"))), nil)), opDel(del("d", "f"))), nil)},
-		{"nested-sees-before", txn(nil, ops(opPut(put("n", "1")), opTxn(txn([]*pb.Compare{cmp("n", "", pb.Compare_GREATER, pb.Compare_VERSION, 0)},
+		{"nested-sees-before", txn(nil, ops(opPut(put("n", "1")), opTxn(txn([]*pb.Compare{compare("n", "", pb.Compare_GREATER, pb.Compare_VERSION, 0)},
 			ops(opPut(put("n2", "then"))), ops(opPut(put("n2", "else")))))), nil)},
 		{"nested-range", txn(nil, ops(opPut(put("n3", "1")), opTxn(txn(nil, ops(opRange(rng("n", "o")), opPut(put("n4", "1"))), nil)), opRange(rng("n", "o"))), nil)},
 		{"nested-future", txn(nil, ops(opPut(put("n5", "1")), opTxn(txn(nil, ops(opRange(at(rng("n", "o"), 9999))), nil))), nil)},
