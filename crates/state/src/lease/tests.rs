@@ -273,7 +273,9 @@ fn at_random_no_lease_ends_early_and_none_is_forgotten() {
                 4 => {
                     lessor.attach_key(id, key.as_bytes());
                     if model.contains_key(&id) {
-                        model.values_mut().for_each(|known| drop(known.keys.remove(&key)));
+                        for known in model.values_mut() {
+                            known.keys.remove(&key);
+                        }
                         model.get_mut(&id).unwrap().keys.insert(key);
                     }
                 }

@@ -353,3 +353,57 @@ fn a_dropped_stream_leaves_nothing_behind() {
     }
     assert!(hub.has_no_subscribers());
 }
+
+#[test]
+fn i19441_ten_thousand_events_of_one_revision_stay_together() {
+    let keys: Vec<String> = (0..10_000).map(|n| format!("k{n:05}")).collect();
+    let changes: Vec<_> = keys.iter().map(|key| (key.as_str(), true)).collect();
+    for queue_events in [20_000, 100] {
+        let config =
+            StreamConfig { queue_events, fragment_limit: 100_000, ..StreamConfig::default() };
+        let mut b = Bench::new(config);
+        b.create(watch("k", "l"));
+        b.create(WatchCreateRequest { fragment: true, ..watch("k", "l") });
+        let events = b.world.transact(&changes);
+        b.hub.notify(&events, b.world.revision());
+        let all = b.poll();
+        let (parts, whole): (Vec<_>, Vec<_>) = all.into_iter().partition(|r| r.watch_id == 1);
+        assert_eq!(whole.len(), 1);
+        assert_eq!(whole[0].events.len(), 10_000);
+        assert!(parts.len() > 3);
+        assert_eq!(parts.iter().map(|p| p.events.len()).sum::<usize>(), 10_000);
+        assert!(parts.iter().all(|p| prost::Message::encoded_len(p) < 100_000));
+        let flags: Vec<bool> = parts.iter().map(|p| p.fragment).collect();
+        let last = flags.len() - 1;
+        assert!(flags.iter().enumerate().all(|(n, &more)| more == (n != last)));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_once_costs_no_event() {
+    for queue_events in [100, 1] {
+        let config = StreamConfig { queue_events, ..StreamConfig::default() };
+        let mut b = Bench::new(config);
+        b.create(watch("a", ""));
+        b.create(WatchCreateRequest { prev_kv: true, ..watch("a", "") });
+        b.create(WatchCreateRequest { prev_kv: true, ..watch("a", "b") });
+        for _ in 0..4 {
+            b.put("a");
+        }
+        let (mut out, mut failed) = (Vec::new(), 0);
+        loop {
+            b.world.failures.set(u32::from(failed < 3));
+            match b.stream.poll(&b.world, 1 << 20, &mut out) {
+                Ok(false) => break,
+                Ok(true) => {}
+                Err(_) => failed += 1,
+            }
+        }
+        assert_eq!(failed, 3);
+        let mut seen = vec![Vec::new(); 3];
+        for response in out.iter().map(|message| decode(message, 1)) {
+            seen[response.watch_id as usize].extend(revisions(&response));
+        }
+        assert_eq!(seen, vec![vec![2, 3, 4, 5]; 3]);
+    }
+}

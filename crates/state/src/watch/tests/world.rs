@@ -1,5 +1,6 @@
 //! A store that a test can hold in its hand: all events ever, in a list. Not here: the tests.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -53,12 +54,15 @@ pub(super) struct World {
     compacted: i64,
     live: BTreeMap<String, (Revision, mvccpb::KeyValue)>,
     values: BTreeMap<Revision, mvccpb::KeyValue>,
+    /// The disk refuses this many reads of previous values.
+    pub failures: Cell<u32>,
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let (live, values) = (BTreeMap::new(), BTreeMap::new());
-        Self { log: Vec::new(), revision: 1, compacted: -1, live, values }
+        let failures = Cell::new(0);
+        Self { log: Vec::new(), revision: 1, compacted: -1, live, values, failures }
     }
 
     pub(super) fn put(&mut self, key: &str) -> Vec<Arc<Event>> {
@@ -151,6 +155,10 @@ impl HistorySource for World {
     }
 
     fn previous_kv(&self, event: &Event) -> io::Result<Option<Bytes>> {
+        if self.failures.get() > 0 {
+            self.failures.set(self.failures.get() - 1);
+            return Err(io::Error::other("the disk refuses"));
+        }
         if event.revision.main - 1 < self.compacted {
             return Ok(None);
         }
