@@ -145,6 +145,8 @@ pub struct StreamState {
     /// Watchers whose periodic progress notice is due.
     due: Vec<i64>,
     next_tick: u64,
+    /// How many watchers want periodic progress.
+    notifying: usize,
 }
 
 impl StreamState {
@@ -180,6 +182,7 @@ impl StreamState {
             control: Vec::new(),
             manual: 0,
             due: Vec::new(),
+            notifying: 0,
         }
     }
 
@@ -269,9 +272,7 @@ impl StreamState {
 
     /// When [`tick`](Self::tick) has something to do, if some watcher wants periodic progress.
     pub fn next_tick(&self) -> Option<u64> {
-        let wanted =
-            |at: &u32| self.watchers[*at as usize].as_ref().is_some_and(|w| w.progress.is_some());
-        self.ids.values().any(wanted).then_some(self.next_tick)
+        (self.notifying > 0).then_some(self.next_tick)
     }
 
     /// Messages that wait for [`poll`](Self::poll) because the client asked for them. The server reads no
@@ -420,6 +421,7 @@ impl StreamState {
     fn place(&mut self, mut watcher: Watcher, source: &dyn HistorySource) -> i64 {
         let (start, id) = (watcher.start, watcher.id);
         self.hub.counters().watchers.fetch_add(1, Ordering::Relaxed);
+        self.notifying += usize::from(watcher.progress.is_some());
         let live = start == 0 || start > source.revision();
         let subscription = live.then(|| self.subscribe(&watcher.range));
         // Read after the subscription stands: whatever comes later goes through the queue.
@@ -465,6 +467,7 @@ impl StreamState {
                 self.hub.left_history();
             }
         }
+        self.notifying -= usize::from(self.watcher(at).progress.is_some());
         self.watchers[at as usize] = None;
         self.free.push(at);
         self.hub.counters().watchers.fetch_sub(1, Ordering::Relaxed);

@@ -231,6 +231,8 @@ fn periodic_progress_is_left_out_after_events() {
     b.stream.tick(300);
     assert_eq!(b.poll().len(), 1);
     assert_eq!(b.stream.next_tick(), Some(400));
+    b.stream.cancel(0, &b.world);
+    assert_eq!(b.stream.next_tick(), None);
 }
 
 #[test]
