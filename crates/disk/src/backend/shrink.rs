@@ -103,6 +103,9 @@ fn owner<'a>(
     let mut leaves = vec![(root, 0)];
     while let Some((id, depth)) = leaves.pop() {
         let top = view.page(id)?;
+        if id == page.id {
+            return first_bucket(view, top);
+        }
         if !top.leaf {
             if depth >= MAX_DEPTH {
                 return Err(damaged(id, "branches nested too deep"));
@@ -114,7 +117,7 @@ fn owner<'a>(
         }
         for i in 0..top.count {
             let entry = top.entry(i)?;
-            if id == page.id || entry.flags & IS_BUCKET == 0 {
+            if entry.flags & IS_BUCKET == 0 {
                 continue;
             }
             if let (Place::Tree(tree), _) = bucket_place(entry.value, id)?
@@ -125,6 +128,24 @@ fn owner<'a>(
         }
     }
     Ok(None)
+}
+
+/// The way to a page of the root bucket's own tree: a bucket whose entry lies below it, written anew.
+fn first_bucket<'a>(
+    view: View<'a>,
+    mut page: Page<'a>,
+) -> io::Result<Option<(&'a [u8], &'a [u8])>> {
+    for _ in 0..MAX_DEPTH {
+        if page.leaf {
+            if page.count == 0 {
+                return Ok(None);
+            }
+            let entry = page.entry(0)?;
+            return Ok((entry.flags & IS_BUCKET != 0).then_some((entry.key, &[])));
+        }
+        page = view.page(page.child(0)?)?;
+    }
+    Err(damaged(page.id, "branches nested too deep"))
 }
 
 fn leads_to(view: View<'_>, mut id: u64, key: &[u8], wanted: u64) -> io::Result<bool> {
