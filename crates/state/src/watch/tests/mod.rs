@@ -4,12 +4,16 @@
 mod model;
 mod world;
 
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::sync::Arc;
 
-use etch_api::Error;
+use bytes::Bytes;
 use etch_api::pb::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use etch_api::{Error, KeyRange};
 
-use super::{Doorbell, Hub, StreamConfig, StreamState};
+use super::{Doorbell, HistoryError, HistorySource, Hub, StreamConfig, StreamState};
+use crate::mvcc::{Budget, Event, History};
 pub(crate) use world::Dice;
 use world::{Bell, World, decode};
 
@@ -407,5 +411,62 @@ fn a_disk_that_fails_once_costs_no_event() {
             seen[response.watch_id as usize].extend(revisions(&response));
         }
         assert_eq!(seen, vec![vec![2, 3, 4, 5]; 3]);
+    }
+}
+
+/// A world in which an event is published and handed over right after somebody has asked for the revision.
+struct Racing {
+    world: RefCell<World>,
+    hub: Arc<Hub>,
+    races: Cell<u32>,
+}
+
+impl HistorySource for Racing {
+    fn revision(&self) -> i64 {
+        let revision = self.world.borrow().revision();
+        if self.races.get() > 0 {
+            self.races.set(self.races.get() - 1);
+            let events = self.world.borrow_mut().put("a");
+            self.hub.notify(&events, revision + 1);
+        }
+        revision
+    }
+
+    fn compact_revision(&self) -> i64 {
+        self.world.borrow().compacted()
+    }
+
+    fn history(
+        &self,
+        range: &KeyRange,
+        from: i64,
+        to: i64,
+        budget: Budget,
+    ) -> Result<History, HistoryError> {
+        self.world.borrow().history(range, from, to, budget)
+    }
+
+    fn previous_kv(&self, event: &Event) -> io::Result<Option<Bytes>> {
+        self.world.borrow().previous_kv(event)
+    }
+}
+
+#[test]
+fn events_that_come_while_a_watcher_joins_are_neither_lost_nor_doubled() {
+    for races in 0..12 {
+        for start_revision in 0..5 {
+            let Bench { mut world, hub, mut stream, .. } = Bench::new(StreamConfig::default());
+            hub.notify(&world.put("a"), 2);
+            let races = Cell::new(races);
+            let source = Racing { world: RefCell::new(world), hub, races };
+            let (mut out, request) = (Vec::new(), watch("a", "b"));
+            stream.create(&WatchCreateRequest { start_revision, ..request }, Ok(()), &source);
+            while stream.poll(&source, 1 << 20, &mut out).unwrap() {}
+            let created = decode(&out[0], 1).header.unwrap().revision;
+            let first = if start_revision == 0 { created + 1 } else { start_revision.max(2) };
+            let seen: Vec<i64> = out[1..].iter().flat_map(|m| revisions(&decode(m, 1))).collect();
+            let last = source.world.borrow().revision();
+            assert_eq!(seen, (first..=last).collect::<Vec<_>>());
+        }
     }
 }
