@@ -10,9 +10,9 @@ use bytes::Bytes;
 use h2::RecvStream;
 
 use crate::call::CallInfo;
-use crate::connection::Shared;
 use crate::deframe::Deframer;
 use crate::reply::Inner;
+use crate::shared::Shared;
 use crate::status::{Code, Status};
 
 /// Wakes the connection's task, unless it is running: then it only goes round

@@ -3,7 +3,6 @@
 //! what a call's headers mean (`http2`), bodies that come in parts (`body`),
 //! large answers (`pump`), what a flood is (`flood`).
 
-use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -13,13 +12,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use h2::server::SendResponse;
-use h2::{PingPong, Reason, RecvStream};
+use h2::{Reason, RecvStream};
 use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
 
 use crate::body::{Call, Partial, Read, TurnWaker};
 use crate::call::{CallInfo, Handler, Peer, Route};
+use crate::clock::{Clock, now};
 use crate::deframe::Deframer;
 use crate::flood::{Judge, Verdict};
 use crate::http2::{ContentType, check_encoding, check_head, early_abort, unknown_path};
@@ -27,7 +26,7 @@ use crate::limits::Limits;
 use crate::payload::Chunk;
 use crate::plain;
 use crate::reply::{Inner, Reply};
-use crate::stats::Stats;
+use crate::shared::{Open, Shared};
 use crate::status::Status;
 use crate::stream::{MessageStream, StreamTask};
 use crate::wire::Wire;
@@ -60,87 +59,6 @@ pub enum Closed {
     DrainTimeout,
 }
 
-trait HasStats {
-    fn stats(&self) -> &Stats;
-}
-
-impl<H: Handler> HasStats for H {
-    fn stats(&self) -> &Stats {
-        Handler::stats(self)
-    }
-}
-
-/// What the connection, its replies and its streams know together.
-pub(crate) struct Shared {
-    pub(crate) limits: Rc<Limits>,
-    pub(crate) peer: Rc<Peer>,
-    handler: Rc<dyn HasStats>,
-    /// Bytes handed to HTTP/2 since the socket last kept up.
-    handed: Cell<usize>,
-    waiting: RefCell<Vec<Waker>>,
-    /// Headers or data went out since the client's last ping.
-    has_sent: Cell<bool>,
-    calls: Cell<u32>,
-    partial: Cell<usize>,
-    closed: Cell<bool>,
-}
-
-impl Shared {
-    pub(crate) fn stats(&self) -> &Stats {
-        self.handler.stats()
-    }
-
-    /// Headers, or this many bytes of data, were given to HTTP/2.
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.handed.set(self.handed.get() + bytes);
-        self.has_sent.set(true);
-    }
-
-    /// Whether the connection's buffer has room for large things.
-    pub(crate) fn may_send(&self) -> bool {
-        self.handed.get() < self.limits.send_buffer
-    }
-
-    /// Wakes this once the buffer has room again.
-    pub(crate) fn wait_to_send(&self, waker: &Waker) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|w| w.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
-    }
-
-    /// The socket has taken everything.
-    fn kept_up(&self) {
-        self.handed.set(0);
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    fn call_began(&self) {
-        self.calls.set(self.calls.get() + 1);
-        self.stats().calls.add(1);
-        self.stats().calls_in_flight.add(1);
-    }
-
-    pub(crate) fn call_ended(&self) {
-        self.calls.set(self.calls.get() - 1);
-        self.stats().calls_in_flight.sub(1);
-    }
-
-    /// Bytes that one unfinished request held before and holds now.
-    pub(crate) fn partial(&self, before: usize, now: usize) {
-        self.partial.set(self.partial.get() - before + now);
-    }
-
-    pub(crate) fn partial_is_full(&self) -> bool {
-        self.partial.get() > self.limits.max_partial_bytes
-    }
-}
-
 /// Serves one connection until it ends. `drain` is a future that completes
 /// when the server wants to stop: the client is told to go elsewhere, calls
 /// may end within the grace, and then the connection is closed.
@@ -162,17 +80,7 @@ where
         Ok(h2) => h2,
         Err(closed) => return closed,
     };
-    let shared = Rc::new(Shared {
-        limits: limits.clone(),
-        peer: Rc::new(peer),
-        handler: handler.clone(),
-        handed: Cell::new(0),
-        waiting: RefCell::new(Vec::new()),
-        has_sent: Cell::new(false),
-        calls: Cell::new(0),
-        partial: Cell::new(0),
-        closed: Cell::new(false),
-    });
+    let shared = Rc::new(Shared::new(limits.clone(), peer, handler.clone()));
     let _open = Open::new(shared.clone());
     let turn = TurnWaker::new();
     let pings = h2.ping_pong();
@@ -183,7 +91,7 @@ where
         turn,
         handler,
         shared,
-        judge: Judge::new(&limits, Instant::now()),
+        judge: Judge::new(&limits, now()),
         handed_over: false,
         clock: Clock::new(pings),
         drain: Some(Box::pin(drain)),
@@ -223,26 +131,6 @@ where
     match tokio::time::timeout(limits.handshake_timeout, done).await {
         Ok(done) => done,
         Err(_) => Err(Closed::Handshake(None)),
-    }
-}
-
-/// Counts the connection while it is open, and lets go of whoever waits for it
-/// when it is not.
-struct Open(Rc<Shared>);
-
-impl Open {
-    fn new(shared: Rc<Shared>) -> Open {
-        shared.stats().connections_opened.add(1);
-        shared.stats().connections.add(1);
-        Open(shared)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.closed.set(true);
-        self.0.kept_up();
-        self.0.stats().connections.sub(1);
     }
 }
 
@@ -333,7 +221,7 @@ where
         mut respond: SendResponse<Chunk>,
         cx: &mut Context<'_>,
     ) {
-        if self.shared.calls.get() >= self.shared.limits.max_concurrent_streams {
+        if self.shared.calls() >= self.shared.limits.max_concurrent_streams {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         let Some(content) = ContentType::of(request.headers()) else {
@@ -358,9 +246,11 @@ where
             Route::UnknownService => return inner.refuse(&unknown_path(path, false)),
             route => route,
         };
-        if let Err(status) = check_encoding(&head.headers) {
-            return inner.refuse(&status);
-        }
+        let gzip = match check_encoding(&head.headers) {
+            Ok(gzip) => gzip,
+            Err(status) => return inner.refuse(&status),
+        };
+        let deframer = Deframer::new(self.shared.limits.max_recv_message, gzip);
         let info = CallInfo {
             headers: head.headers,
             authority: head.uri.into_parts().authority,
@@ -369,14 +259,18 @@ where
         };
         match route {
             Route::Unary(method) => {
-                let deframer = Deframer::new(self.shared.limits.max_recv_message);
                 let mut call = Call { method, info, inner, body, deframer };
                 match call.read(cx, &self.shared) {
                     Read::Wait => self.partial.insert(call),
                     read => self.settle(call, read),
                 }
             }
-            Route::Stream(method) => self.begin_stream(method, info, body, inner),
+            Route::Stream(method) => {
+                let messages = MessageStream::new(body, deframer, self.shared.clone());
+                let (task, sender) = StreamTask::new(inner, info.deadline);
+                let future = self.handler.clone().stream(method, info, messages, sender);
+                tokio::task::spawn_local(task.run(future));
+            }
             Route::UnknownMethod | Route::UnknownService => {}
         }
     }
@@ -397,19 +291,12 @@ where
         }
     }
 
-    fn begin_stream(&mut self, method: u16, info: CallInfo, body: RecvStream, inner: Inner) {
-        let messages = MessageStream::new(body, self.shared.clone());
-        let (task, sender) = StreamTask::new(inner, info.deadline);
-        let future = self.handler.clone().stream(method, info, messages, sender);
-        tokio::task::spawn_local(task.run(future));
-    }
-
     fn poll_drain(&mut self, cx: &mut Context<'_>) {
         if let Some(drain) = &mut self.drain
             && drain.as_mut().poll(cx).is_ready()
         {
             self.drain = None;
-            self.drain_ends = Some(Instant::now() + self.shared.limits.drain_grace);
+            self.drain_ends = Some(now() + self.shared.limits.drain_grace);
             self.h2.graceful_shutdown();
             // The GOAWAY is written by the round that follows.
         }
@@ -417,23 +304,22 @@ where
 
     /// Holds the client to the limits, and looks at the clock.
     fn judge(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let now = Instant::now();
+        let now = now();
         if self.wire.has_read() {
             self.clock.heard(now);
-            let has_calls = self.shared.calls.get() > 0;
-            let counts = self.wire.take_counts();
-            match self.judge.judge(&counts, has_calls, &self.shared.has_sent, now) {
-                Verdict::Fine => {}
-                Verdict::TooManyPings => {
-                    self.cut(counts.last_stream, b"too_many_pings", cx);
-                    return Poll::Ready(Closed::TooManyPings);
-                }
-                Verdict::Flood => {
-                    self.cut(counts.last_stream, b"too_many_control_frames", cx);
-                    return Poll::Ready(Closed::Flood);
-                }
-            }
         }
+        let has_calls = self.shared.calls() > 0;
+        let counts = self.wire.take_counts();
+        let (closed, why) = match self.judge.judge(&counts, has_calls, &self.shared.has_sent, now) {
+            Verdict::Fine => return self.look_at_clock(now, cx),
+            Verdict::TooManyPings => (Closed::TooManyPings, &b"too_many_pings"[..]),
+            Verdict::Flood => (Closed::Flood, &b"too_many_control_frames"[..]),
+        };
+        self.cut(counts.last_stream, why, cx);
+        Poll::Ready(closed)
+    }
+
+    fn look_at_clock(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Closed> {
         let blocked = self.wire.blocked_since();
         let limits = &self.shared.limits;
         let closed = self.clock.poll(cx, now, limits, blocked, self.drain_ends);
@@ -469,88 +355,4 @@ fn abort(mut inner: Inner, http: StatusCode, status: &Status) {
     let response = early_abort(http, status, &inner.content);
     let _ = inner.respond.send_response(response, true);
     inner.shared.sent(0);
-}
-
-/// What happens by time alone: pings of ours, stalls, the end of a drain. The
-/// timer is moved when it fires, not at each turn.
-struct Clock {
-    pings: Option<PingPong>,
-    heard: Instant,
-    pinged: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-    armed: Option<Instant>,
-}
-
-impl Clock {
-    fn new(pings: Option<PingPong>) -> Clock {
-        Clock { pings, heard: Instant::now(), pinged: None, timer: None, armed: None }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.pinged = None;
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        limits: &Limits,
-        blocked: Option<Instant>,
-        drain_ends: Option<Instant>,
-    ) -> Poll<Closed> {
-        let stalls = blocked.zip(limits.write_stall_timeout).map(|(at, wait)| at + wait);
-        let ping_ends = self.pinged.map(|at| at + limits.keepalive_timeout);
-        for (at, closed) in [
-            (stalls, Closed::WriteStall),
-            (ping_ends, Closed::KeepaliveTimeout),
-            (drain_ends, Closed::DrainTimeout),
-        ] {
-            if at.is_some_and(|at| at <= now) {
-                return Poll::Ready(closed);
-            }
-        }
-        let mut ping_due = None;
-        if let (None, Some(interval)) = (ping_ends, limits.keepalive_interval) {
-            ping_due = Some(self.heard + interval);
-            if self.heard + interval <= now {
-                self.ping(now, cx);
-                ping_due = Some(now + limits.keepalive_timeout);
-            }
-        }
-        let next = [stalls, ping_ends, drain_ends, ping_due].into_iter().flatten().min();
-        self.arm(cx, now, next);
-        Poll::Pending
-    }
-
-    fn ping(&mut self, now: Instant, cx: &Context<'_>) {
-        if let Some(pings) = &mut self.pings {
-            // The answer is seen as any byte read is; taking it makes room for
-            // the next ping.
-            let mut noop = Context::from_waker(Waker::noop());
-            let _ = pings.poll_pong(&mut noop);
-            let _ = pings.send_ping(h2::Ping::opaque());
-            self.pinged = Some(now);
-            // `h2` writes it in the next turn.
-            cx.waker().wake_by_ref();
-        }
-    }
-
-    fn arm(&mut self, cx: &mut Context<'_>, now: Instant, next: Option<Instant>) {
-        let Some(next) = next else { return };
-        // A timer that is set for earlier fires, finds nothing, and is moved.
-        if self.armed.is_some_and(|armed| armed <= next && armed > now) {
-            return;
-        }
-        self.armed = Some(next);
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(next.into()),
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(next.into()))),
-        }
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            cx.waker().wake_by_ref();
-        }
-    }
 }

@@ -1,9 +1,11 @@
-//! gRPC's framing on the way in: chunks of DATA become messages. Not here:
-//! HTTP/2, flow control.
+//! gRPC's framing on the way in: chunks of DATA become messages, unpacked where
+//! the client packed them. Not here: HTTP/2, flow control.
 
 use std::collections::VecDeque;
+use std::io::Read;
 
 use bytes::{Buf, Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
 
 use crate::payload::PREFIX;
 use crate::status::{Code, Status};
@@ -14,11 +16,13 @@ pub(crate) struct Deframer {
     max: usize,
     chunks: VecDeque<Bytes>,
     held: usize,
+    /// Messages may be packed with gzip.
+    gzip: bool,
 }
 
 impl Deframer {
-    pub(crate) fn new(max: usize) -> Deframer {
-        Deframer { max, chunks: VecDeque::new(), held: 0 }
+    pub(crate) fn new(max: usize, gzip: bool) -> Deframer {
+        Deframer { max, chunks: VecDeque::new(), held: 0, gzip }
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
@@ -51,9 +55,26 @@ impl Deframer {
         let message = self.take(len);
         match head[0] {
             0 => Ok(Some(message)),
+            1 if self.gzip => self.unpack(&message).map(Some),
             1 => Err(Status::internal("grpc: compressed flag set with identity or empty encoding")),
             n => Err(Status::internal(format!("grpc: received unexpected payload format {n}"))),
         }
+    }
+
+    /// Never makes more than the largest message, however small its packing.
+    fn unpack(&self, packed: &[u8]) -> Result<Bytes, Status> {
+        let mut message = Vec::new();
+        let mut unpacked = MultiGzDecoder::new(packed).take(self.max as u64 + 1);
+        unpacked.read_to_end(&mut message).map_err(|e| {
+            Status::internal(format!("grpc: failed to read decompressed data: {e}"))
+        })?;
+        if message.len() > self.max {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("grpc: received message after decompression larger than max {}", self.max),
+            ));
+        }
+        Ok(message.into())
     }
 
     fn head(&self) -> Option<[u8; PREFIX]> {
@@ -110,6 +131,7 @@ impl Deframer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn framed(messages: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -125,7 +147,7 @@ mod tests {
         let messages: [&[u8]; 4] = [b"one", b"", b"three is longer", b"4"];
         let wire = framed(&messages);
         for step in 1..wire.len() + 1 {
-            let mut d = Deframer::new(100);
+            let mut d = Deframer::new(100, false);
             let mut got = Vec::new();
             for chunk in wire.chunks(step) {
                 d.push(Bytes::copy_from_slice(chunk));
@@ -140,11 +162,32 @@ mod tests {
 
     #[test]
     fn too_large_is_said_before_the_bytes_come() {
-        let mut d = Deframer::new(3);
+        let mut d = Deframer::new(3, false);
         d.push(Bytes::from_static(&[0, 0, 0, 0, 4]));
         let e = d.next().unwrap_err();
         assert_eq!(e.code, Code::ResourceExhausted);
         assert_eq!(e.message, "grpc: received message larger than max (4 vs. 3)");
+    }
+
+    fn packed(message: &[u8]) -> Vec<u8> {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(message).expect("pack");
+        let mut out = framed(&[&gz.finish().expect("pack")]);
+        out[0] = 1;
+        out
+    }
+
+    #[test]
+    fn packed_messages_are_unpacked_up_to_the_limit() {
+        let mut d = Deframer::new(100, true);
+        d.push(packed(&[b'x'; 100]).into());
+        assert_eq!(d.next(), Ok(Some(Bytes::from(vec![b'x'; 100]))));
+        d.push(packed(&[0; 20_000]).into());
+        let e = d.next().unwrap_err();
+        assert_eq!(e.message, "grpc: received message after decompression larger than max 100");
+        let mut d = Deframer::new(100, true);
+        d.push(Bytes::from_static(&[1, 0, 0, 0, 2, 9, 9]));
+        assert_eq!(d.next().unwrap_err().code, Code::Internal);
     }
 
     #[test]
@@ -153,7 +196,7 @@ mod tests {
             (1, "grpc: compressed flag set with identity or empty encoding"),
             (7, "grpc: received unexpected payload format 7"),
         ] {
-            let mut d = Deframer::new(3);
+            let mut d = Deframer::new(3, false);
             d.push(Bytes::copy_from_slice(&[flag, 0, 0, 0, 1, 9]));
             assert_eq!(d.next().unwrap_err(), Status::internal(text));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
+use crate::clock::now;
 use crate::status::{Code, Status};
 
 /// The response's content type: the request's, as Go's server mirrors it.
@@ -97,7 +98,7 @@ pub(crate) fn check_head(
             Err((StatusCode::OK, status))
         }
         // A time too far away to be written as an instant is no deadline.
-        Some(timeout) => Ok(Instant::now().checked_add(timeout)),
+        Some(timeout) => Ok(now().checked_add(timeout)),
     }
 }
 
@@ -113,10 +114,12 @@ pub(crate) fn unknown_path(path: &str, service_known: bool) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
-/// No compression is installed, as in etcd.
-pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+/// Whether messages may come packed. gzip is what etcd has installed; answers
+/// leave unpacked, which every client must take.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<bool, Status> {
     match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-        None | Some(b"" | b"identity") => Ok(()),
+        None | Some(b"" | b"identity") => Ok(false),
+        Some(b"gzip") => Ok(true),
         Some(name) => Err(Status::new(
             Code::Unimplemented,
             format!(

@@ -16,6 +16,7 @@
 
 mod body;
 mod call;
+mod clock;
 mod connection;
 mod deframe;
 mod flood;
@@ -25,6 +26,7 @@ mod payload;
 mod plain;
 mod pump;
 mod reply;
+mod shared;
 mod sniff;
 mod stats;
 mod status;

@@ -14,10 +14,10 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::call::Handler;
-use crate::connection::Shared;
 use crate::http2::{ContentType, early_abort};
 use crate::payload::Chunk;
 use crate::pump::{Item, Pump};
+use crate::shared::Shared;
 use crate::status::{Code, Status};
 
 /// Whatever went wrong in a response's body.

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::SendStream;
 use http::HeaderMap;
 
-use crate::connection::Shared;
 use crate::payload::{Chunk, PayloadSource, prefix};
+use crate::shared::Shared;
 use crate::status::Status;
 
 /// At most this much goes to HTTP/2 in one step.

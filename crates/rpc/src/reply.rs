@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::server::SendResponse;
 
-use crate::connection::Shared;
 use crate::http2::{ContentType, error_response, response_head};
 use crate::payload::{Chunk, Kind, PREFIX, Payload};
 use crate::pump::{Item, Pump};
+use crate::shared::Shared;
 use crate::status::Status;
 
 /// Up to here a reply is given to HTTP/2 without asking for the window first.

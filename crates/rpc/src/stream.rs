@@ -14,12 +14,12 @@ use h2::{Reason, RecvStream};
 use tokio::time::Sleep;
 
 use crate::call::LocalFuture;
-use crate::connection::Shared;
 use crate::deframe::Deframer;
 use crate::http2::{error_response, response_head};
 use crate::payload::Payload;
 use crate::pump::{Item, Pump};
 use crate::reply::{Inner, into_chunk};
+use crate::shared::Shared;
 use crate::status::{Code, Status};
 
 /// The messages of one streaming call. Nothing is read ahead of the message
@@ -32,8 +32,7 @@ pub struct MessageStream {
 }
 
 impl MessageStream {
-    pub(crate) fn new(recv: RecvStream, shared: Rc<Shared>) -> MessageStream {
-        let deframer = Deframer::new(shared.limits.max_recv_message);
+    pub(crate) fn new(recv: RecvStream, deframer: Deframer, shared: Rc<Shared>) -> MessageStream {
         MessageStream { recv, deframer, shared, ended: false }
     }
 

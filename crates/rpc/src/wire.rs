@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::clock::now;
 use crate::flood::{Counts, FrameMeter};
 use crate::stats::Stats;
 
@@ -190,7 +191,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> State<IO> {
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => {
-                    self.blocked.get_or_insert_with(Instant::now);
+                    self.blocked.get_or_insert_with(now);
                     return Poll::Pending;
                 }
             }
@@ -230,7 +231,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<IO> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if let Poll::Pending = state.fill(cx)? {
+            if state.fill(cx)?.is_pending() {
                 give_back_input(&mut state.input);
                 return Poll::Pending;
             }

@@ -1,0 +1,103 @@
+//! What happens to a connection by time alone: pings of ours, a client that
+//! does not read, the end of a drain. Not here: the client's own pings
+//! (`flood`), deadlines of calls (`stream`).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use h2::PingPong;
+use tokio::time::Sleep;
+
+use crate::connection::Closed;
+use crate::limits::Limits;
+
+/// The time as tokio's timers see it, which tests may hold still.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What happens by time alone: pings of ours, stalls, the end of a drain. The
+/// timer is moved when it fires, not at each turn.
+pub(crate) struct Clock {
+    pings: Option<PingPong>,
+    heard: Instant,
+    pinged: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    armed: Option<Instant>,
+}
+
+impl Clock {
+    pub(crate) fn new(pings: Option<PingPong>) -> Clock {
+        Clock { pings, heard: now(), pinged: None, timer: None, armed: None }
+    }
+
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        limits: &Limits,
+        blocked: Option<Instant>,
+        drain_ends: Option<Instant>,
+    ) -> Poll<Closed> {
+        let stalls = blocked.zip(limits.write_stall_timeout).map(|(at, wait)| at + wait);
+        let ping_ends = self.pinged.map(|at| at + limits.keepalive_timeout);
+        for (at, closed) in [
+            (stalls, Closed::WriteStall),
+            (ping_ends, Closed::KeepaliveTimeout),
+            (drain_ends, Closed::DrainTimeout),
+        ] {
+            if at.is_some_and(|at| at <= now) {
+                return Poll::Ready(closed);
+            }
+        }
+        let mut ping_due = None;
+        if let (None, Some(interval)) = (ping_ends, limits.keepalive_interval) {
+            ping_due = Some(self.heard + interval);
+            if self.heard + interval <= now {
+                self.ping(now, cx);
+                ping_due = Some(now + limits.keepalive_timeout);
+            }
+        }
+        let next = [stalls, ping_ends, drain_ends, ping_due].into_iter().flatten().min();
+        self.arm(cx, now, next);
+        Poll::Pending
+    }
+
+    fn ping(&mut self, now: Instant, cx: &Context<'_>) {
+        if let Some(pings) = &mut self.pings {
+            // The answer is seen as any byte read is; taking it makes room for
+            // the next ping.
+            let mut noop = Context::from_waker(Waker::noop());
+            let _ = pings.poll_pong(&mut noop);
+            let _ = pings.send_ping(h2::Ping::opaque());
+            self.pinged = Some(now);
+            // `h2` writes it in the next turn.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn arm(&mut self, cx: &mut Context<'_>, now: Instant, next: Option<Instant>) {
+        let Some(next) = next else { return };
+        // A timer that is set for earlier fires, finds nothing, and is moved.
+        if self.armed.is_some_and(|armed| armed <= next && armed > now) {
+            return;
+        }
+        self.armed = Some(next);
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(next.into()),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(next.into()))),
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
+    }
+}

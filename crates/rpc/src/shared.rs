@@ -1,0 +1,130 @@
+//! What a connection, its replies and its streams know together: how many
+//! calls there are, how much is waiting for the socket, the counters.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use crate::call::{Handler, Peer};
+use crate::limits::Limits;
+use crate::stats::Stats;
+
+trait HasStats {
+    fn stats(&self) -> &Stats;
+}
+
+impl<H: Handler> HasStats for H {
+    fn stats(&self) -> &Stats {
+        Handler::stats(self)
+    }
+}
+
+/// What the connection, its replies and its streams know together.
+pub(crate) struct Shared {
+    pub(crate) limits: Rc<Limits>,
+    pub(crate) peer: Rc<Peer>,
+    handler: Rc<dyn HasStats>,
+    /// Bytes handed to HTTP/2 since the socket last kept up.
+    handed: Cell<usize>,
+    waiting: RefCell<Vec<Waker>>,
+    /// Headers or data went out since the client's last ping.
+    pub(crate) has_sent: Cell<bool>,
+    calls: Cell<u32>,
+    partial: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new<H: Handler>(limits: Rc<Limits>, peer: Peer, handler: Rc<H>) -> Shared {
+        Shared {
+            limits,
+            peer: Rc::new(peer),
+            handler,
+            handed: Cell::new(0),
+            waiting: RefCell::new(Vec::new()),
+            has_sent: Cell::new(false),
+            calls: Cell::new(0),
+            partial: Cell::new(0),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// Calls whose answer has not ended.
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls.get()
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        self.handler.stats()
+    }
+
+    /// Headers, or this many bytes of data, were given to HTTP/2.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.handed.set(self.handed.get() + bytes);
+        self.has_sent.set(true);
+    }
+
+    /// Whether the connection's buffer has room for large things.
+    pub(crate) fn may_send(&self) -> bool {
+        self.handed.get() < self.limits.send_buffer
+    }
+
+    /// Wakes this once the buffer has room again.
+    pub(crate) fn wait_to_send(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|w| w.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    /// The socket has taken everything.
+    pub(crate) fn kept_up(&self) {
+        self.handed.set(0);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(crate) fn call_began(&self) {
+        self.calls.set(self.calls.get() + 1);
+        self.stats().calls.add(1);
+        self.stats().calls_in_flight.add(1);
+    }
+
+    pub(crate) fn call_ended(&self) {
+        self.calls.set(self.calls.get() - 1);
+        self.stats().calls_in_flight.sub(1);
+    }
+
+    /// Bytes that one unfinished request held before and holds now.
+    pub(crate) fn partial(&self, before: usize, now: usize) {
+        self.partial.set(self.partial.get() - before + now);
+    }
+
+    pub(crate) fn partial_is_full(&self) -> bool {
+        self.partial.get() > self.limits.max_partial_bytes
+    }
+}
+
+/// Counts the connection while it is open, and lets go of whoever waits for it
+/// when it is not.
+pub(crate) struct Open(Rc<Shared>);
+
+impl Open {
+    pub(crate) fn new(shared: Rc<Shared>) -> Open {
+        shared.stats().connections_opened.add(1);
+        shared.stats().connections.add(1);
+        Open(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+        self.0.kept_up();
+        self.0.stats().connections.sub(1);
+    }
+}

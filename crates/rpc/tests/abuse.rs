@@ -1,0 +1,245 @@
+//! Limits: floods, silence, readers that do not read, and the orderly end.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::*;
+use etch_rpc::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+fn raw(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+/// Shakes hands by hand: preface, empty settings.
+async fn greet(io: &mut DuplexStream) {
+    io.write_all(PREFACE).await.expect("preface");
+    io.write_all(&raw(4, 0, 0, &[])).await.expect("settings");
+}
+
+/// Reads frames until the server closes; gives the GOAWAY's code and text.
+async fn goaway(io: &mut DuplexStream) -> Option<(u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    let _ = io.read_to_end(&mut all).await;
+    let mut found = None;
+    let mut rest = &all[..];
+    while rest.len() >= 9 {
+        let len = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        let payload = &rest[9..9 + len];
+        if rest[3] == 7 {
+            let code = u32::from_be_bytes(payload[4..8].try_into().expect("four"));
+            found = Some((code, payload[8..].to_vec()));
+        }
+        rest = &rest[9 + len..];
+    }
+    found
+}
+
+#[test]
+fn ping_flood() {
+    run(async {
+        let (served, mut io) = serve(Limits::default());
+        greet(&mut io).await;
+        for _ in 0..10 {
+            io.write_all(&raw(6, 0, 0, &[0; 8])).await.expect("ping");
+        }
+        assert_eq!(goaway(&mut io).await, Some((11, b"too_many_pings".to_vec())));
+        drop(io);
+        assert!(matches!(served.closed.await.expect("joined"), Closed::TooManyPings));
+        assert_eq!(served.server.stats.connections_cut.get(), 1);
+    });
+}
+
+#[test]
+fn settings_flood() {
+    run(async {
+        let limits = Limits { max_control_per_second: 50, ..Limits::default() };
+        let (served, mut io) = serve(limits);
+        greet(&mut io).await;
+        for _ in 0..200 {
+            if io.write_all(&raw(4, 0, 0, &[])).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(goaway(&mut io).await.map(|g| g.0), Some(11));
+        drop(io);
+        assert!(matches!(served.closed.await.expect("joined"), Closed::Flood));
+    });
+}
+
+#[test]
+fn rapid_reset() {
+    run(async {
+        let limits = Limits { max_resets_per_second: 100, ..Limits::default() };
+        let (served, client) = connect(limits).await;
+        let mut client = client.ready().await.expect("ready");
+        for _ in 0..1000 {
+            let head = request("Later").body(()).expect("request");
+            let Ok((_, mut stream)) = client.send_request(head, false) else { break };
+            if stream.send_data(frame(b""), false).is_err() {
+                break;
+            }
+            settle().await;
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        assert!(matches!(served.closed.await.expect("joined"), Closed::Flood));
+        assert!(served.server.later.borrow().len() <= 202);
+    });
+}
+
+#[test]
+fn calls_that_were_reset_still_count() {
+    run(async {
+        let limits = Limits { max_concurrent_streams: 3, ..Limits::default() };
+        let (served, client) = connect(limits).await;
+        for _ in 0..3 {
+            let head = request("Later").body(()).expect("request");
+            let response = send(&client, head, frame(b"")).await;
+            served.server.changed.notified().await;
+            drop(response);
+            settle().await;
+        }
+        let head = request("Echo").body(()).expect("request");
+        let e = send(&client, head, frame(b"")).await.await.expect_err("refused");
+        assert_eq!(e.reason(), Some(h2::Reason::REFUSED_STREAM));
+        served.server.later.borrow_mut().clear();
+        assert_eq!(call(&client, "Echo", frame(b"")).await.code, "0");
+    });
+}
+
+#[test]
+fn no_preface_in_time() {
+    run(async {
+        let (served, mut io) = serve(Limits::default());
+        io.write_all(&PREFACE[..5]).await.expect("write");
+        assert!(matches!(served.closed.await.expect("joined"), Closed::Handshake(None)));
+    });
+}
+
+#[test]
+fn silence_is_pinged_and_then_closed() {
+    run(async {
+        let (served, mut io) = serve(Limits::default());
+        let start = tokio::time::Instant::now();
+        greet(&mut io).await;
+        let closed = served.closed.await.expect("joined");
+        assert!(matches!(closed, Closed::KeepaliveTimeout), "{closed:?}");
+        assert_eq!(start.elapsed().as_secs(), 2 * 60 * 60 + 20);
+    });
+}
+
+#[test]
+fn a_client_that_answers_pings_stays() {
+    run(async {
+        let (served, client) = connect(Limits::default()).await;
+        tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+        assert!(!served.closed.is_finished());
+        assert_eq!(call(&client, "Echo", frame(b"")).await.code, "0");
+    });
+}
+
+/// Opens streams with huge windows and reads nothing.
+async fn ask_and_not_read(io: &mut DuplexStream, n: u32) {
+    io.write_all(PREFACE).await.expect("preface");
+    let window = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+    io.write_all(&raw(4, 0, 0, &window)).await.expect("settings");
+    io.write_all(&raw(8, 0, 0, &0x7000_0000u32.to_be_bytes())).await.expect("window");
+    // POST, http, path and content type as literals without indexing.
+    let mut block = vec![0x83, 0x86, 0x04, 9];
+    block.extend_from_slice(b"/t.S/Lazy");
+    block.extend_from_slice(&[0x0f, 0x10, 16]);
+    block.extend_from_slice(b"application/grpc");
+    for id in 0..n {
+        let id = id * 2 + 1;
+        io.write_all(&raw(1, 4, id, &block)).await.expect("head");
+        io.write_all(&raw(0, 1, id, &frame(b""))).await.expect("data");
+    }
+}
+
+#[test]
+fn a_reader_that_reads_nothing_is_held_and_cut() {
+    run(async {
+        let limits =
+            Limits { write_stall_timeout: Some(Duration::from_secs(30)), ..Limits::default() };
+        let bound = limits.send_buffer + limits.stream_send_buffer;
+        let (served, mut io) = serve(limits);
+        ask_and_not_read(&mut io, 100).await;
+        let server = served.server.clone();
+        let closed = served.closed.await.expect("joined");
+        assert!(matches!(closed, Closed::WriteStall), "{closed:?}");
+        let made = server.made.get();
+        assert!(made > 0 && made < 2 * bound, "{made} bytes made for nobody");
+        drop(io);
+        settle().await;
+        assert_eq!(server.stats.calls_in_flight.get(), 0);
+    });
+}
+
+#[test]
+fn unfinished_requests_are_bounded() {
+    run(async {
+        let limits = Limits { max_partial_bytes: 200_000, ..Limits::default() };
+        let (served, client) = connect(limits).await;
+        let mut held = Vec::new();
+        let mut refused = 0;
+        for _ in 0..4 {
+            let mut ready = client.clone().ready().await.expect("ready");
+            let head = request("Echo").body(()).expect("request");
+            let (response, mut stream) = ready.send_request(head, false).expect("send");
+            stream.send_data(frame(&[0; 100_000]).slice(..90_000), false).expect("data");
+            settle().await;
+            let sleep = tokio::time::sleep(Duration::from_secs(1));
+            tokio::select! {
+                response = response => {
+                    let code = response.expect("response").headers()["grpc-status"].clone();
+                    assert_eq!(code, "8");
+                    refused += 1;
+                }
+                () = sleep => held.push(stream),
+            }
+        }
+        assert_eq!((held.len(), refused), (2, 2));
+        assert_eq!(served.server.stats.calls_in_flight.get(), 2);
+    });
+}
+
+#[test]
+fn drain_lets_calls_end() {
+    run(async {
+        let (served, client) = connect(Limits::default()).await;
+        let head = request("Later").body(()).expect("request");
+        let response = send(&client, head, frame(b"")).await;
+        served.server.changed.notified().await;
+        served.drain.notify_one();
+        settle().await;
+        assert!(client.clone().ready().await.is_err(), "the client was told to go elsewhere");
+        let reply = served.server.later.borrow_mut().pop().expect("a reply");
+        reply.ok(Bytes::from_static(b"late"));
+        let got = outcome(response.await.expect("response")).await;
+        assert_eq!(got.body, frame(b"late"));
+        drop(client);
+        assert!(matches!(served.closed.await.expect("joined"), Closed::Done));
+    });
+}
+
+#[test]
+fn drain_has_an_end() {
+    run(async {
+        let (served, client) = connect(Limits::default()).await;
+        let head = request("Hang").body(()).expect("request");
+        let _response = send(&client, head, frame(b"")).await;
+        settle().await;
+        served.drain.notify_one();
+        assert!(matches!(served.closed.await.expect("joined"), Closed::DrainTimeout));
+        settle().await;
+        assert_eq!(served.server.streams_dropped.get(), 1);
+    });
+}
