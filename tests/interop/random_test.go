@@ -195,7 +195,7 @@ func (g *gen) next() (rpc string, req proto.Message) {
 	case n < 90:
 		id := int64(1 + g.IntN(40))
 		g.leases = append(g.leases, id)
-		return "Lease/LeaseGrant", grant(id, 1000+int64(g.IntN(100)))
+		return "Lease/LeaseGrant", grant(id, 1000+100*int64(g.IntN(10)))
 	case n < 93:
 		id := g.lease()
 		g.leases = slices.DeleteFunc(g.leases, func(l int64) bool { return l == id })
