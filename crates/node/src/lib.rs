@@ -20,5 +20,5 @@ mod view;
 
 pub use node::{Config, Node};
 pub use output::{Commit, LogWrite, Note, Output, SaveSnapshot};
-pub use recover::{Identity, Recovered, RecoverError, Recovery};
+pub use recover::{Identity, MemberParts, RecoverError, Recovered, Recovery};
 pub use view::View;

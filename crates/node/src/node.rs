@@ -9,7 +9,6 @@ use etch_api::Error;
 use etch_api::internal::{Header, RequestKind, encode_entry_from};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
 use etch_state::State;
-use etch_state::mvcc::CompactionJob;
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, MessageType};
 use raft::{RawNode, StateRole};
@@ -18,7 +17,7 @@ use crate::log::Log;
 use crate::output::SaveSnapshot;
 use crate::pending::Pending;
 use crate::reads::Reads;
-use crate::recover::Recovered;
+use crate::recover::MemberParts;
 use crate::view::View;
 use crate::{logger, turn};
 
@@ -27,10 +26,6 @@ use crate::{logger, turn};
 pub struct Config {
     /// This member's id.
     pub id: u64,
-    /// Its name, published to the cluster.
-    pub name: String,
-    /// Where clients reach it, published to the cluster.
-    pub client_urls: Vec<String>,
     /// Time between two ticks of raft, and between two heartbeats of a leader (`--heartbeat-interval`).
     pub heartbeat_ms: u64,
     /// Time without a leader before a member stands for election (`--election-timeout`).
@@ -65,8 +60,7 @@ pub(crate) struct Clock {
     pub lease_due: u64,
     pub compaction_due: u64,
     pub commit_due: u64,
-    /// Publishing ourselves or the cluster version is proposed again if it has not come through by then.
-    pub publish_due: u64,
+    /// The cluster version is proposed again if it has not come through by then.
     pub version_due: u64,
 }
 
@@ -142,7 +136,6 @@ pub struct Node<T> {
     pub(crate) committed: Committed,
     pub(crate) clock: Clock,
     pub(crate) conf_state: ConfState,
-    pub(crate) published: bool,
     pub(crate) stopped: bool,
 }
 
@@ -158,8 +151,8 @@ const APPLY_MAX: u64 = 4 << 20;
 impl<T> Node<T> {
     /// The member as its files left it. `start_ms` is the wall clock now; all later times are those
     /// of [`Node::advance`].
-    pub fn new(config: Config, recovered: Recovered, start_ms: u64) -> Self {
-        let Recovered { state, log, conf_state, snapshot_index, durable_commit, .. } = recovered;
+    pub fn new(config: Config, parts: MemberParts, start_ms: u64) -> Self {
+        let MemberParts { state, log, conf_state, snapshot_index, durable_commit } = parts;
         let applied = state.index();
         let ticks = (config.election_ms / config.heartbeat_ms.max(1)).max(2) as usize;
         let raft_config = raft::Config {
@@ -202,7 +195,6 @@ impl<T> Node<T> {
             committed: Committed { index: applied, snapshot_index, ..Committed::default() },
             clock: Clock::default(),
             conf_state,
-            published: false,
             stopped: false,
         };
         turn::settle_election_timeout(&mut node);
@@ -251,7 +243,8 @@ impl<T> Node<T> {
         let deadline = self.clock.now_ms + self.config.request_timeout_ms;
         let id = self.pending.register(Some(caller), deadline);
         let change = ConfChange::of(id, kind, member, context);
-        if let Err(why) = self.state.members().validate(&change) {
+        let verdict = self.state.members().validate(&change);
+        if let Err(why) = verdict {
             let caller = self.pending.take(id);
             return self.refuse(caller, why);
         }
@@ -300,11 +293,6 @@ impl<T> Node<T> {
         self.committed.busy = false;
         self.committed.index = index;
         self.state.committed(revision);
-    }
-
-    /// A compaction that was handed out has been scanned.
-    pub fn scanned(&mut self, job: CompactionJob) {
-        self.state.scanned(job);
     }
 
     /// The caller is told when everything applied so far is in the B+tree.

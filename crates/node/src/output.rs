@@ -7,7 +7,6 @@ use etch_disk::backend::Batch;
 use etch_disk::wal;
 use etch_state::Reply;
 use etch_state::members::Member;
-use etch_state::mvcc::CompactionJob;
 use etch_state::version::Version;
 
 /// One write to the WAL. Writes are made in the order in which they were handed out; the flush of one
@@ -47,6 +46,8 @@ pub struct SaveSnapshot {
     pub conf_state: ConfState,
     /// The members there.
     pub members: Vec<Member>,
+    /// The members that were removed by then.
+    pub removed: Vec<u64>,
     /// The cluster version there.
     pub version: Option<Version>,
 }
@@ -56,8 +57,6 @@ pub struct SaveSnapshot {
 pub enum Note {
     /// Leadership changed: the new leader (0: none) and the term.
     Leader(u64, u64),
-    /// A member published itself.
-    Published,
     /// The cluster version was set.
     ClusterVersion(Version),
     /// A configuration change was applied, or refused and why.
@@ -68,6 +67,8 @@ pub enum Note {
     QuotaExceeded,
     /// A raft snapshot at this index is on disk.
     SnapshotSaved(u64),
+    /// A compaction goes on without its hash, since the file cannot be read.
+    CompactionHashLost(String),
     /// A compaction to this revision is complete.
     Compacted(i64),
 }
@@ -81,14 +82,12 @@ pub struct Output<T> {
     pub replies: Vec<(T, Result<Reply, Error>)>,
     /// A commit for the B+tree.
     pub commit: Option<Commit>,
-    /// A compaction to be scanned, then given back in `Node::scanned`.
-    pub scan: Option<CompactionJob>,
     /// What happened.
     pub notes: Vec<Note>,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        Self { log: Vec::new(), replies: Vec::new(), commit: None, scan: None, notes: Vec::new() }
+        Self { log: Vec::new(), replies: Vec::new(), commit: None, notes: Vec::new() }
     }
 }

@@ -81,6 +81,15 @@ impl<T> Reads<T> {
         }
     }
 
+    /// Everybody: whatever is published now holds what was acknowledged before they asked.
+    pub fn release_all(&mut self, mut ready: impl FnMut(T)) {
+        self.waiting.drain(..).for_each(|r| ready(r.caller));
+        self.confirmed.drain(..).for_each(|(_, r)| ready(r.caller));
+        if let Some(round) = self.round.take() {
+            round.readers.into_iter().for_each(|r| ready(r.caller));
+        }
+    }
+
     /// The leader has changed: the round under way will not be answered.
     pub fn leader_changed(&mut self, mut lost: impl FnMut(T)) {
         if let Some(round) = self.round.take() {

@@ -56,16 +56,8 @@ pub struct Identity {
 pub struct Recovered {
     /// Who we are.
     pub identity: Identity,
-    /// The replicated state, as the B+tree holds it.
-    pub state: State,
-    /// The log behind the newest raft snapshot.
-    pub log: Log,
-    /// Raft's configuration at the applied index.
-    pub conf_state: ConfState,
-    /// The newest raft snapshot.
-    pub snapshot_index: u64,
-    /// The commit index that the WAL records.
-    pub durable_commit: u64,
+    /// What the node starts with.
+    pub member: MemberParts,
     /// The WAL, open for writing.
     pub wal: Wal,
     /// The B+tree.
@@ -74,6 +66,20 @@ pub struct Recovered {
     pub is_new: bool,
     /// A tail of the WAL that was cut off.
     pub torn: Option<Torn>,
+}
+
+/// What the node starts with.
+pub struct MemberParts {
+    /// The replicated state, as the B+tree holds it.
+    pub state: State,
+    /// The log behind the newest raft snapshot.
+    pub(crate) log: Log,
+    /// Raft's configuration at the applied index.
+    pub(crate) conf_state: ConfState,
+    /// The newest raft snapshot.
+    pub snapshot_index: u64,
+    /// The commit index that the WAL records.
+    pub(crate) durable_commit: u64,
 }
 
 /// Why a directory cannot be served.
@@ -116,7 +122,7 @@ impl Recovery {
         }
         self.prepare_snap_dir(disk.as_ref())?;
         let backend = self.open_backend(disk)?;
-        let state = State::open(Arc::clone(&backend) as Arc<dyn Backend>, self.state.clone())
+        let state = State::open(Arc::clone(&backend) as Arc<dyn Backend>, &self.state)
             .map_err(|e| RecoverError::Io(self.db(), e))?;
         if exists { self.reopen(disk, backend, state) } else { self.create(disk, backend, state) }
     }
@@ -139,7 +145,6 @@ impl Recovery {
 
     fn open_backend(&self, disk: &Arc<dyn Disk>) -> Result<Arc<Bolt>, RecoverError> {
         Bolt::open(Arc::clone(disk), &self.db(), self.backend.clone())
-            .map(Arc::new)
             .map_err(|e| RecoverError::Io(self.db(), e))
     }
 
@@ -177,13 +182,11 @@ impl Recovery {
         wal.sync()?;
         let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
         let log = Log::new(0, 0, vec![entry_to_raft(&first)], hard_state, ConfState::default());
+        let conf_state = ConfState::default();
+        let member = MemberParts { state, log, conf_state, snapshot_index: 0, durable_commit: 1 };
         Ok(Recovered {
             identity,
-            state,
-            log,
-            conf_state: ConfState::default(),
-            snapshot_index: 0,
-            durable_commit: 1,
+            member,
             wal,
             backend,
             is_new: true,
@@ -249,11 +252,7 @@ impl Recovery {
         let log = Log::new(snapshot_index, snapshot_term, entries, hard_state, conf_state.clone());
         Ok(Recovered {
             identity,
-            state,
-            log,
-            conf_state,
-            snapshot_index,
-            durable_commit,
+            member: MemberParts { state, log, conf_state, snapshot_index, durable_commit },
             wal,
             backend,
             is_new: false,

@@ -6,7 +6,7 @@ use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType, ConfState};
 use etch_disk::wal;
-use etch_state::{Done, Effect};
+use etch_state::{Done, Effect, Reply};
 use prost::Message as _;
 use raft::eraftpb::ConfChangeType as RaftChangeType;
 use raft::eraftpb::{ConfChange as RaftConfChange, Entry, EntryType};
@@ -27,7 +27,10 @@ impl<T> Node<T> {
     pub fn turn(&mut self, out: &mut Output<T>) {
         self.after_commit(out);
         self.submit_inbox();
-        if !self.is_lone_leader() {
+        if self.is_lone_leader() {
+            let replies = &mut out.replies;
+            self.reads.release_all(|caller| replies.push((caller, Ok(Reply::default()))));
+        } else {
             self.reads.ask(&mut self.raft, self.clock.now_ms);
         }
         self.campaign_alone();
@@ -38,7 +41,7 @@ impl<T> Node<T> {
         self.upkeep(out);
         self.commit_if_due(out);
         let replies = &mut out.replies;
-        self.reads.release(self.state.index(), |caller| replies.push((caller, Ok(Default::default()))));
+        self.reads.release(self.state.index(), |caller| replies.push((caller, Ok(Reply::default()))));
         out.replies.extend(self.early.drain(..).map(|(caller, why)| (caller, Err(why))));
     }
 
@@ -196,12 +199,6 @@ impl<T> Node<T> {
                         continue;
                     }
                 }
-                Effect::Published(member) => {
-                    if member == self.config.id && !self.published {
-                        self.published = true;
-                        out.notes.push(Note::Published);
-                    }
-                }
                 Effect::ClusterVersion(version) => out.notes.push(Note::ClusterVersion(version)),
             }
             if let Some(caller) = caller {
@@ -255,6 +252,7 @@ impl<T> Node<T> {
             term: self.state.term(),
             conf_state: convert::conf_state_to_wal(&self.conf_state),
             members: self.state.members().iter().cloned().collect(),
+            removed: self.state.members().removed().collect(),
             version: self.state.members().version(),
         });
         let (batch, revision) = self.state.take_commit();

@@ -1,11 +1,12 @@
 //! What time brings about: raft's ticks, leases that end, steps of a compaction, callers whose time is up,
-//! and making ourselves known to the cluster. Not here: inputs (`node`) and raft's output (`turn`).
+//! and the cluster version. Not here: inputs (`node`) and raft's output (`turn`).
 
 use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::LeaseRevokeRequest;
-use etch_api::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
-use etch_state::CompactionStep;
+use etch_api::pb::membershippb::ClusterVersionSetRequest;
+use etch_state::members::Member;
+use etch_state::mvcc::Step;
 use etch_state::version::ETCD;
 use prost::Message as _;
 
@@ -71,7 +72,6 @@ impl<T> Node<T> {
             self.end_leases();
             self.publish_version();
         }
-        self.publish_ourselves();
         self.submit_inbox();
     }
 
@@ -96,25 +96,6 @@ impl<T> Node<T> {
         }
     }
 
-    /// Name and client URLs go into the member table once in each run, so that a restart with other flags
-    /// is seen by all.
-    fn publish_ourselves(&mut self) {
-        if self.published || self.leader() == 0 || self.clock.now_ms < self.clock.publish_due {
-            return;
-        }
-        self.clock.publish_due = self.clock.now_ms + RETRY_MS;
-        let attributes = Attributes {
-            name: self.config.name.clone(),
-            client_urls: self.config.client_urls.clone(),
-        };
-        let request = ClusterMemberAttrSetRequest {
-            member_id: self.config.id,
-            member_attributes: Some(attributes),
-        };
-        let body = request.encode_to_vec();
-        self.propose(&Header::default(), RequestKind::ClusterMemberAttrSet, &body, None);
-    }
-
     /// A cluster whose members are all of this release is of this release's version.
     fn publish_version(&mut self) {
         let version = ETCD.cluster();
@@ -122,8 +103,9 @@ impl<T> Node<T> {
         let agreed = members.version().is_some_and(|v| v >= version);
         let alone = members.len() == 1;
         let held_down = members.downgrade().enabled;
+        let started = members.get(self.config.id).is_some_and(Member::is_started);
         drop(members);
-        let due = self.published && self.clock.now_ms >= self.clock.version_due;
+        let due = started && self.clock.now_ms >= self.clock.version_due;
         if agreed || held_down || !alone || !due {
             return;
         }
@@ -138,9 +120,9 @@ impl<T> Node<T> {
         }
         self.clock.compaction_due = self.clock.now_ms + self.config.compaction_pause_ms;
         match self.state.compaction_step(self.config.compaction_batch) {
-            CompactionStep::More => {}
-            CompactionStep::Scan(job) => out.scan = Some(job),
-            CompactionStep::Done(revision) => self.compacted(revision, out),
+            Ok(Step::Again | Step::Idle) => {}
+            Ok(Step::Done(revision)) => self.compacted(revision, out),
+            Err(error) => out.notes.push(Note::CompactionHashLost(error.to_string())),
         }
     }
 

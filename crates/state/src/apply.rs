@@ -36,8 +36,6 @@ pub enum Effect {
     AlarmsChanged,
     /// A compaction to this revision has begun.
     Compaction(i64),
-    /// A member has published itself.
-    Published(u64),
     /// The cluster version was set.
     ClusterVersion(Version),
 }
@@ -82,7 +80,7 @@ impl Applying<'_> {
             RequestKind::Range => self.range(&decode(body)),
             RequestKind::DeleteRange => self.delete_range(&decode(body)),
             RequestKind::Txn => self.txn(&decode(body)),
-            RequestKind::Compaction => unreachable!("a compaction stands between two batches"),
+            RequestKind::Compaction => self.compact(&decode(body)),
             RequestKind::LeaseGrant => self.grant(&decode(body)),
             RequestKind::LeaseRevoke => self.revoke(&decode(body)),
             RequestKind::LeaseCheckpoint => self.checkpoint(&decode(body)),
@@ -132,6 +130,11 @@ impl Applying<'_> {
         let effect = self.check_room(quota::txn_cost(request))?;
         let mut leases: &Lessor = &self.tables.lessor;
         Ok((txn::txn(&mut self.batch, &mut leases, request)?, effect))
+    }
+
+    fn compact(&mut self, request: &CompactionRequest) -> Outcome {
+        self.batch.compact(request.revision)?;
+        Ok((self.reply(Bytes::new()), Effect::Compaction(request.revision)))
     }
 
     fn grant(&mut self, request: &LeaseGrantRequest) -> Outcome {
@@ -201,7 +204,7 @@ impl Applying<'_> {
         let Attributes { name, client_urls } = request.member_attributes.unwrap_or_default();
         let batch = self.batch.pending_mut();
         self.tables.members_mut().set_attributes(request.member_id, name, client_urls, batch);
-        (self.reply(Bytes::new()), Effect::Published(request.member_id))
+        (self.reply(Bytes::new()), Effect::None)
     }
 
     fn set_downgrade(&mut self, request: DowngradeInfoSetRequest) -> (Reply, Effect) {
@@ -210,12 +213,6 @@ impl Applying<'_> {
         self.tables.members_mut().set_downgrade(downgrade, self.batch.pending_mut());
         (self.reply(Bytes::new()), Effect::None)
     }
-}
-
-/// The caller's id and the revision, if the entry is a compaction.
-pub(crate) fn as_compaction(entry: &InternalEntry) -> Option<(u64, i64)> {
-    let is_one = entry.kind == Some(RequestKind::Compaction);
-    is_one.then(|| (entry.id, decode::<CompactionRequest>(entry.body.clone()).revision))
 }
 
 /// An entry that was committed. One that cannot be read is a broken log.

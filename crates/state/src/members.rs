@@ -186,6 +186,11 @@ impl Members {
         self.removed.contains(&id)
     }
 
+    /// The ids that were removed.
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
+        self.removed.iter().copied()
+    }
+
     /// The agreed cluster version, once there is one.
     pub fn version(&self) -> Option<Version> {
         self.version

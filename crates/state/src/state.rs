@@ -1,7 +1,6 @@
 //! The replicated state as a whole: its tables, what the committed file says about them, and the one way
 //! in which they change and become durable. Not here: what requests do (`apply`), and when to commit.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,10 +13,10 @@ use etch_disk::backend::{Backend, Batch, Bucket, Snapshot};
 use serde::Serialize;
 
 use crate::alarm::Alarms;
-use crate::apply::{Applying, Done, Effect, as_compaction, read_entry};
+use crate::apply::{Applying, Done, read_entry};
 use crate::lease::{Lessor, LessorConfig};
 use crate::members::Members;
-use crate::mvcc::{CompactionJob, Step, Store, Writer};
+use crate::mvcc::{Event, Step, Store, Writer};
 use crate::quota::Quota;
 use crate::txn::Reply;
 use crate::version::{ETCD, Version};
@@ -82,28 +81,12 @@ impl Tables {
     }
 }
 
-/// How a step of a compaction ended.
-#[derive(Debug)]
-pub enum CompactionStep {
-    /// There is more to do.
-    More,
-    /// What is stored is to be read through for the hash, by a thread that may wait for the disk:
-    /// [`CompactionJob::scan`] until it says so, then [`State::scanned`].
-    Scan(CompactionJob),
-    /// The compaction to this revision is complete.
-    Done(i64),
-}
-
 /// The replicated state: what apply works on. One a member, owned by the node.
 pub struct State {
     store: Arc<Store>,
     writer: Writer,
     hub: Arc<Hub>,
     tables: Tables,
-    /// Compactions that are not complete, in their order.
-    compactions: VecDeque<CompactionJob>,
-    /// The first of them is away, being scanned.
-    scanning: bool,
     index: u64,
     term: u64,
     /// The index and term of the last commit taken.
@@ -140,7 +123,7 @@ impl State {
         let index = number(&snapshot, CONSISTENT_INDEX)?;
         let term = number(&snapshot, TERM)?;
         let (store, writer, loaded) = Store::open(Arc::clone(&backend))?;
-        let lessor = load_leases(&snapshot, config, &loaded.leases)?;
+        let lessor = load_leases(&snapshot, config, &loaded.attachments)?;
         let flags = Flags::default();
         flags.set(&alarms);
         let tables = Tables {
@@ -157,8 +140,6 @@ impl State {
             writer,
             hub,
             tables,
-            compactions: loaded.compaction.into_iter().collect(),
-            scanning: false,
             index,
             term,
             noted: (index, term),
@@ -216,55 +197,35 @@ impl State {
         self.tables.members.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies entries in order, publishes what they change, tells the watchers, and adds what came of each
-    /// to `done`. All of them are one batch, but for compactions, which stand between two.
+    /// Applies entries in order as one batch, publishes what they change, tells the watchers, and adds what
+    /// came of each to `done`.
     pub fn apply<'e>(
         &mut self,
         entries: impl Iterator<Item = (u64, u64, &'e Bytes)>,
         done: &mut Vec<Done>,
     ) {
-        let mut entries = entries.peekable();
-        while entries.peek().is_some() {
-            let mut compaction = None;
-            let mut applying = Applying { batch: self.writer.begin(), tables: &self.tables };
-            for (index, term, data) in entries.by_ref() {
-                assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
-                (self.index, self.term) = (index, term);
-                // A leader's first entry carries no request.
-                if data.is_empty() {
-                    continue;
-                }
-                let entry = read_entry(index, data);
-                compaction = as_compaction(&entry);
-                if compaction.is_some() {
-                    break;
-                }
-                done.push(applying.apply(&entry));
-            }
-            let events = applying.batch.finish();
-            if !events.is_empty() {
-                self.hub.notify(&events, self.store.revision());
-            }
-            if let Some((id, revision)) = compaction {
-                done.push(self.compact(id, revision));
-            }
+        let events = self.apply_run(entries, done);
+        if !events.is_empty() {
+            self.hub.notify(&events, self.store.revision());
         }
         self.tables.quota.spent(self.writer.pending_bytes() + self.committing);
     }
 
-    fn compact(&mut self, id: u64, revision: i64) -> Done {
-        let begun = if self.tables.is_corrupt() {
-            Err(Error::Corrupt)
-        } else {
-            self.writer.compact(revision)
-        };
-        match begun {
-            Ok(job) => {
-                self.compactions.push_back(job);
-                Done { id, result: Ok(self.empty_reply()), effect: Effect::Compaction(revision) }
+    fn apply_run<'e>(
+        &mut self,
+        entries: impl Iterator<Item = (u64, u64, &'e Bytes)>,
+        done: &mut Vec<Done>,
+    ) -> Vec<Arc<Event>> {
+        let mut applying = Applying { batch: self.writer.begin(), tables: &self.tables };
+        for (index, term, data) in entries {
+            assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
+            (self.index, self.term) = (index, term);
+            // A leader's first entry carries no request.
+            if !data.is_empty() {
+                done.push(applying.apply(&read_entry(index, data)));
             }
-            Err(why) => Done { id, result: Err(why), effect: Effect::None },
         }
+        applying.batch.finish()
     }
 
     /// Applies a change of the membership, or says why it changes nothing.
@@ -329,33 +290,15 @@ impl State {
         self.tables.quota.measured(self.writer.pending_bytes());
     }
 
-    /// True while a compaction has steps to do here.
+    /// True while a compaction has steps to do.
     pub fn is_compacting(&self) -> bool {
-        !self.scanning && !self.compactions.is_empty()
+        self.writer.is_compacting()
     }
 
-    /// Does one step of the compaction, over at most `keys` keys.
-    pub fn compaction_step(&mut self, keys: usize) -> CompactionStep {
-        let Some(job) = self.compactions.front_mut() else { return CompactionStep::More };
-        match job.step(&mut self.writer, keys) {
-            Step::Again => CompactionStep::More,
-            Step::Scan => {
-                self.scanning = true;
-                let job = self.compactions.pop_front();
-                CompactionStep::Scan(job.expect("it was there above"))
-            }
-            Step::Done => {
-                let revision = job.revision();
-                self.compactions.pop_front();
-                CompactionStep::Done(revision)
-            }
-        }
-    }
-
-    /// Takes back a compaction that was scanned.
-    pub fn scanned(&mut self, job: CompactionJob) {
-        self.scanning = false;
-        self.compactions.push_front(job);
+    /// Does one step of the compaction, over at most `keys` keys or stored changes. An error costs the
+    /// compaction its hash, and nothing else.
+    pub fn compaction_step(&mut self, keys: usize) -> io::Result<Step> {
+        self.writer.compact_step(keys)
     }
 }
 

@@ -2,33 +2,28 @@
 //! commit (`etch_node`), and the file (`etch_disk::backend`).
 
 use std::io;
-use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use etch_api::pb::raftpb;
 use etch_disk::backend::{Backend, Bolt};
-use etch_disk::fs::Disk;
-use etch_disk::snap;
+use etch_disk::snap::{self, MemberRecord, Snapshotter};
 use etch_node::{Commit, SaveSnapshot};
+use etch_state::members::Member;
 
 use super::inbox::{Command, Inbox};
 use crate::logging::Logger;
 use crate::metrics::Metrics;
 use crate::{log_error, log_info};
 
-/// Raft snapshots kept on disk, as in etcd.
-const SNAPSHOTS: usize = 5;
-
 /// What the thread works with.
 pub struct BackendThread {
-    /// The file system.
-    pub disk: Arc<dyn Disk>,
     /// The B+tree.
     pub backend: Arc<Bolt>,
     /// Where raft snapshots go.
-    pub snap_dir: PathBuf,
+    pub snapshots: Snapshotter,
     /// What to commit.
     pub commits: Receiver<Commit>,
     /// Where "committed" is said.
@@ -65,11 +60,24 @@ impl BackendThread {
 
     fn save(&self, snapshot: &SaveSnapshot) -> io::Result<()> {
         let began = Instant::now();
-        let data = snap::encode_v2(&snapshot.members, snapshot.version);
+        let version = snapshot.version.map(|v| v.to_string());
+        let members: Vec<MemberRecord> = snapshot.members.iter().map(record).collect();
+        let data = snap::encode_v2(&members, &snapshot.removed, version.as_deref());
         let SaveSnapshot { index, term, conf_state, .. } = snapshot;
-        snap::save(self.disk.as_ref(), &self.snap_dir, *index, *term, conf_state, data)?;
+        let file = raftpb::Snapshot::of(*index, *term, conf_state.clone(), data);
+        self.snapshots.save(&file).map_err(io::Error::other)?;
         self.metrics.snapshot_saved(began.elapsed());
         log_info!(self.log, "saved snapshot", "snapshot-index" => *index);
-        snap::purge(self.disk.as_ref(), &self.snap_dir, SNAPSHOTS).map(drop)
+        self.snapshots.purge(snap::KEEP).map(drop).map_err(io::Error::other)
+    }
+}
+
+fn record(member: &Member) -> MemberRecord {
+    MemberRecord {
+        id: member.id,
+        peer_urls: member.peer_urls.clone(),
+        is_learner: member.is_learner,
+        name: member.name.clone(),
+        client_urls: member.client_urls.clone(),
     }
 }

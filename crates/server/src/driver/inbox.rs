@@ -10,7 +10,6 @@ use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::raftpb::ConfChangeType;
 use etch_state::Reply;
-use etch_state::mvcc::CompactionJob;
 use tokio::sync::oneshot;
 
 /// The outcome of a call.
@@ -54,8 +53,6 @@ pub enum Command {
     },
     /// Tell the caller when everything applied is in the B+tree.
     CommitAll(Caller),
-    /// A compaction that was scanned.
-    Scanned(CompactionJob),
     /// Commit everything, then answer and end.
     Stop,
 }

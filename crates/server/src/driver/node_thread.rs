@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use etch_api::internal::Header;
 use etch_node::{Commit, LogWrite, Node, Output};
-use etch_state::mvcc::CompactionJob;
 
 use super::clock::Clock;
 use super::inbox::{Caller, Command, Inbox, Outcome};
@@ -27,8 +26,6 @@ pub struct NodeThread {
     pub wal: Sender<LogWrite>,
     /// To the B+tree's thread.
     pub backend: Sender<Commit>,
-    /// To the thread that reads history for a compaction's hash.
-    pub scanner: Sender<CompactionJob>,
     /// The process's clock.
     pub clock: Clock,
     /// The log.
@@ -76,7 +73,6 @@ impl NodeThread {
             Command::LogWritten(sequence) => self.node.log_written(sequence),
             Command::Committed { index, revision } => self.node.committed(index, revision),
             Command::CommitAll(caller) => self.node.commit_all(caller),
-            Command::Scanned(job) => self.node.scanned(job),
             Command::Stop => {
                 self.node.stop();
                 self.node.hurry_commit();
@@ -96,9 +92,6 @@ impl NodeThread {
         }
         if let Some(commit) = out.commit.take() {
             sent &= self.backend.send(commit).is_ok();
-        }
-        if let Some(job) = out.scan.take() {
-            sent &= self.scanner.send(job).is_ok();
         }
         for (caller, outcome) in out.replies.drain(..) {
             match caller {

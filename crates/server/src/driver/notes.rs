@@ -14,7 +14,6 @@ pub fn log(log: &Logger, node: &Node<Caller>, note: &Note) {
         Note::Leader(leader, term) => {
             log_info!(log, "elected leader", "leader" => format!("{leader:x}"), "term" => *term);
         }
-        Note::Published => log_info!(log, "published local member to cluster through raft"),
         Note::ClusterVersion(version) => {
             log_info!(log, "set cluster version", "cluster-version" => version.to_string());
         }
@@ -29,6 +28,9 @@ pub fn log(log: &Logger, node: &Node<Caller>, note: &Note) {
         Note::QuotaExceeded => log_warn!(log, "message exceeded backend quota; raising alarm"),
         Note::SnapshotSaved(index) => {
             log_info!(log, "noted snapshot in WAL", "snapshot-index" => *index);
+        }
+        Note::CompactionHashLost(error) => {
+            log_warn!(log, "a compaction goes on without its hash", "error" => error);
         }
         Note::Compacted(revision) => {
             log_info!(log, "finished scheduled compaction", "compact-revision" => *revision);

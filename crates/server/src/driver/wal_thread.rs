@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
+use etch_disk::snap::Snapshotter;
 use etch_disk::wal::{Wal, WalError};
 use etch_node::LogWrite;
 
@@ -21,6 +22,8 @@ const FLUSH_BYTES: usize = 4 << 20;
 pub struct WalThread {
     /// The log.
     pub wal: Wal,
+    /// Where raft snapshots are: the log goes back to the oldest.
+    pub snapshots: Snapshotter,
     /// Segments kept (`--max-wals`); 0 keeps all.
     pub max_wals: usize,
     /// What to write.
@@ -79,7 +82,8 @@ impl WalThread {
 
     /// Lets go of what lies before the snapshot, and removes the oldest files beyond the limit.
     fn release(&mut self, index: u64) -> Result<(), WalError> {
-        self.wal.release_to(index);
+        let oldest = self.snapshots.oldest_index().ok().flatten().unwrap_or(index);
+        self.wal.release_to(oldest.min(index));
         self.wal.purge(self.max_wals).map(drop)
     }
 }

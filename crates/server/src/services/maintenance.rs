@@ -71,12 +71,20 @@ fn alarm_text(alarm: &pb::AlarmMember) -> String {
     format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name())
 }
 
+/// Pages moved in one step of a defragmentation: what a commit that comes meanwhile waits for at the most.
+const SHRINK_PAGES: usize = 256;
+
 /// `Defragment`: the file shrinks while it serves; this only hurries it along, and waits.
 pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     log_info!(net.member.log, "starting defragment");
+    // Deletes that wait make room first.
+    net.member.commit_everything().await.map_err(status)?;
     let backend = Arc::clone(&net.member.backend);
-    let shrunk = tokio::task::spawn_blocking(move || backend.defragment()).await;
-    match shrunk {
+    let shrunk = tokio::task::spawn_blocking(move || {
+        while backend.shrink(SHRINK_PAGES)?.more {}
+        Ok(())
+    });
+    match shrunk.await {
         Ok(Ok(())) => {
             log_info!(net.member.log, "finished defragment");
             Ok(Bytes::new())
@@ -192,14 +200,15 @@ async fn send_snapshot(
     // What is acknowledged is in the snapshot: it is committed to the file first.
     net.member.commit_everything().await.map_err(status)?;
     let version = net.member.members().storage_version().map_or_else(String::new, |v| v.to_string());
-    let mut file = net.member.backend.snapshot().into_file();
-    let total = file.len();
+    let file = net.member.backend.snapshot();
+    let total = file.size();
     log_info!(net.member.log, "sending database snapshot to client", "total-bytes" => total);
     let mut sum = Sha256::new();
     let mut sent = 0;
     while sent < total {
-        let mut blob = BytesMut::with_capacity(BLOB);
-        file.read(&mut blob, BLOB).map_err(|e| internal(&e))?;
+        let mut blob = BytesMut::zeroed(BLOB);
+        let read = file.read_at(sent, &mut blob);
+        blob.truncate(read);
         if blob.is_empty() {
             return Err(Status::new(Code::Internal, "the snapshot ended early"));
         }
