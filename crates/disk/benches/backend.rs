@@ -11,7 +11,7 @@ use etch_disk::fs::RealDisk;
 /// Processor seconds of this process so far, from the kernel's own count.
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<u64> = stat
+    let fields: Vec<i64> = stat
         .rsplit(')')
         .next()
         .unwrap_or_default()

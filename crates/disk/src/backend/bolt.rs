@@ -49,7 +49,7 @@ impl Bolt {
         Arc::clone(&self.current())
     }
 
-    /// One commit: the batch, and up to `moves` pages moved down.
+    /// One commit: the batch and, for an explicit step, up to `shrink` pages moved down.
     fn write(
         &self,
         writer: &mut Writer,
@@ -65,7 +65,9 @@ impl Bolt {
         let (root, done) = writer.commit(&base, batch, shrink)?;
         let root = Arc::new(root);
         writer.roots.push_back(Arc::downgrade(&root));
-        *self.current() = root;
+        // The old one goes outside of the lock: it may be the last to hold a large view.
+        let old = std::mem::replace(&mut *self.current(), root);
+        drop(old);
         Ok(done)
     }
 

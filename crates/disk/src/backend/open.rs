@@ -129,7 +129,7 @@ fn first_pages(page_size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = meta(0).page(0);
     bytes.extend(meta(1).page(1));
     bytes.resize(3 * page_size, 0);
-    let mut value = vec![0; BUCKET_HEAD + HEADER];
+    let mut value = [0; BUCKET_HEAD + HEADER];
     value[BUCKET_HEAD + 8..BUCKET_HEAD + 10].copy_from_slice(&LEAF.to_le_bytes());
     let mut names = Bucket::ALL.map(Bucket::name);
     names.sort();
