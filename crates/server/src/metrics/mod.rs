@@ -1,0 +1,131 @@
+//! The metrics: every family that etcd's dashboards and tests know, under its name. Counting is a relaxed
+//! atomic on the thread that has something to count; what others know best is asked for when a page is made
+//! ([`Metrics::add_source`]). Not here: who counts what, and the HTTP page around the text.
+
+mod areas;
+mod grpc;
+mod ops;
+mod process;
+mod text;
+mod value;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+pub use areas::{Disk, Elsewhere, Lease, Mvcc, Network, Server};
+pub use grpc::Grpc;
+pub use ops::{Op, Ops};
+pub use text::{Counters, Gauges, Info};
+pub use value::{Counter, Gauge, Histogram};
+
+use crate::config::{Config, ETCD_VERSION, release};
+use crate::services::methods::Method;
+use etch_rpc::Code;
+
+type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// All that is counted, by area.
+pub struct Metrics {
+    /// The member.
+    pub server: Server,
+    /// Keys, revisions, watches, compaction.
+    pub mvcc: Mvcc,
+    /// Leases.
+    pub lease: Lease,
+    /// The log, the database, snapshots.
+    pub disk: Disk,
+    /// Clients, peers, and who reads this page.
+    pub network: Network,
+    /// Calls.
+    pub grpc: Grpc,
+    /// Requests by what they ask.
+    pub ops: Ops,
+    /// What is always 0.
+    pub elsewhere: Elsewhere,
+    sources: Mutex<Vec<Source>>,
+}
+
+impl Metrics {
+    /// Metrics with nothing counted, as the flags ask for them.
+    pub fn new(config: &Config) -> Metrics {
+        let metrics = Metrics {
+            server: Server::new(),
+            mvcc: Mvcc::new(),
+            lease: Lease::new(),
+            disk: Disk::new(),
+            network: Network::new(),
+            grpc: Grpc::new(config.metrics == "extensive"),
+            ops: Ops::new(),
+            elsewhere: Elsewhere::new(),
+            sources: Mutex::new(Vec::new()),
+        };
+        metrics.server.version.set(ETCD_VERSION);
+        metrics.server.go_version.set(format!("none ({})", release()));
+        metrics.server.auth_revision.set(1);
+        metrics.mvcc.compact_revision.set(-1);
+        for (gate, open) in config.feature_gates.all() {
+            metrics.server.features.set([gate.name, gate.stage], open.into());
+        }
+        for code in ["200", "500", "503"] {
+            metrics.network.scrapes.add([code], 0);
+        }
+        metrics
+    }
+
+    /// `refresh` is called before each page: it sets what is counted elsewhere.
+    pub fn add_source(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(refresh));
+    }
+
+    /// Appends the page in the text format 0.0.4.
+    pub fn render(&self, out: &mut String) {
+        for refresh in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            refresh(self);
+        }
+        let mut page = text::Page::default();
+        self.server.write(&mut page);
+        self.mvcc.write(&mut page);
+        self.lease.write(&mut page);
+        self.disk.write(&mut page);
+        self.network.write(&mut page);
+        self.grpc.write(&mut page);
+        self.ops.write(&mut page);
+        self.elsewhere.write(&mut page);
+        process::write(&mut page);
+        page.finish(out);
+    }
+
+    /// A gRPC call has come in.
+    pub fn started(&self, method: Method) {
+        self.grpc.started(method);
+    }
+
+    /// A gRPC call has ended, so many milliseconds after it came in.
+    pub fn handled(&self, method: Method, code: Code, took_ms: u64) {
+        self.grpc.handled(method, code, Duration::from_millis(took_ms));
+    }
+
+    /// A batch of entries was written to the log and flushed.
+    pub fn wal_synced(&self, took: Duration, bytes: usize) {
+        self.disk.wal_fsync.observe(took);
+        self.disk.wal_bytes.add(bytes.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// The database has committed.
+    pub fn backend_committed(&self, took: Duration) {
+        self.disk.backend_commit.observe(took);
+    }
+
+    /// A snapshot file was saved.
+    pub fn snapshot_saved(&self, took: Duration) {
+        self.disk.snap_save.observe(took);
+    }
+}
+
+/// Open files and the most that there may be, as `/debug/vars` shows them.
+pub(crate) fn open_files() -> (u64, u64) {
+    process::open_files()
+}
+
+#[cfg(test)]
+mod tests;
