@@ -7,20 +7,31 @@ use super::text::Page;
 use super::value::Histogram;
 
 /// What is asked, as the page names it.
-#[allow(missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
+    /// A read.
     Range,
+    /// A put.
     Put,
+    /// A delete.
     DeleteRange,
+    /// A transaction.
     Txn,
+    /// A compaction.
     Compaction,
+    /// A lease granted.
     LeaseGrant,
+    /// A lease revoked.
     LeaseRevoke,
+    /// The time left of leases, written down.
     LeaseCheckpoint,
+    /// An alarm raised, cleared or listed.
     Alarm,
+    /// The cluster's version.
     ClusterVersionSet,
+    /// A member's name and client URLs.
     ClusterMemberAttrSet,
+    /// A downgrade begun or ended.
     DowngradeInfoSet,
 }
 
