@@ -5,21 +5,21 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The server takes requests.
-pub fn ready() -> io::Result<()> {
-    tell(std::env::var_os("NOTIFY_SOCKET").as_deref(), b"READY=1")
+/// The server takes requests. True if somebody was told.
+pub fn ready() -> bool {
+    tell(std::env::var_os("NOTIFY_SOCKET").as_deref(), b"READY=1").unwrap_or(false)
 }
 
-/// The server is about to end.
-pub fn stopping() -> io::Result<()> {
-    tell(std::env::var_os("NOTIFY_SOCKET").as_deref(), b"STOPPING=1")
+/// The server is about to end. True if somebody was told.
+pub fn stopping() -> bool {
+    tell(std::env::var_os("NOTIFY_SOCKET").as_deref(), b"STOPPING=1").unwrap_or(false)
 }
 
-fn tell(socket: Option<&OsStr>, message: &[u8]) -> io::Result<()> {
-    let Some(path) = socket.filter(|path| !path.is_empty()) else { return Ok(()) };
+fn tell(socket: Option<&OsStr>, message: &[u8]) -> io::Result<bool> {
+    let Some(path) = socket.filter(|path| !path.is_empty()) else { return Ok(false) };
     let sender = UnixDatagram::unbound()?;
     sender.send_to_addr(message, &address(path)?)?;
-    Ok(())
+    Ok(true)
 }
 
 /// A path, or after an `@` a name outside of the file system.
@@ -38,10 +38,10 @@ mod tests {
 
     #[test]
     fn the_service_manager_is_told_where_there_is_one() {
-        tell(None, b"READY=1").expect("nobody to tell");
+        assert!(!tell(None, b"READY=1").expect("nobody to tell"));
         let path = std::env::temp_dir().join(format!("etch-notify-{}", std::process::id()));
         let manager = UnixDatagram::bind(&path).expect("bound");
-        tell(Some(path.as_os_str()), b"READY=1").expect("told");
+        assert!(tell(Some(path.as_os_str()), b"READY=1").expect("told"));
         let mut message = [0; 32];
         let n = manager.recv(&mut message).expect("received");
         assert_eq!(&message[..n], b"READY=1");

@@ -65,9 +65,9 @@ pub struct Config {
     pub quota_backend_bytes: i64,
     /// `map` or `array`.
     pub backend_bbolt_freelist_type: String,
-    /// The longest time between two commits of the backend; zero is the default of 100 ms.
+    /// The longest time between two commits of the backend; never zero.
     pub backend_batch_interval: Duration,
-    /// The most changes of one commit of the backend; 0 is the default of 10,000.
+    /// The most changes of one commit of the backend; more than 0.
     pub backend_batch_limit: i64,
     /// Operations in a transaction.
     pub max_txn_ops: u64,
@@ -171,11 +171,11 @@ pub struct Config {
     pub corrupt_check_time: Duration,
     /// Time between two comparisons of compaction hashes.
     pub compact_hash_check_time: Duration,
-    /// Revisions that one step of a compaction deletes; 0 is the default of 1,000.
+    /// Revisions that one step of a compaction deletes; more than 0.
     pub compaction_batch_limit: i64,
-    /// Pause between two steps of a compaction; zero is the default of 10 ms.
+    /// Pause between two steps of a compaction; never zero.
     pub compaction_sleep_interval: Duration,
-    /// Time between two notices of progress on a quiet watch; zero is the default of 10 minutes.
+    /// Time between two notices of progress on a quiet watch; 100 ms at least.
     pub watch_progress_notify_interval: Duration,
     /// An entry that takes longer to apply is logged.
     pub warning_apply_duration: Duration,
@@ -199,6 +199,8 @@ pub struct Config {
     pub version: bool,
     /// The flags that were given, by name.
     pub given: BTreeSet<String>,
+    /// The command line as it may be shown: without passwords.
+    pub command_line: Vec<String>,
 }
 
 /// The `--discovery-*` flags.
@@ -306,8 +308,8 @@ impl Default for Config {
             memory_mlock: false,
             quota_backend_bytes: 0,
             backend_bbolt_freelist_type: String::new(),
-            backend_batch_interval: Duration::ZERO,
-            backend_batch_limit: 0,
+            backend_batch_interval: Duration::from_millis(100),
+            backend_batch_limit: 10_000,
             max_txn_ops: 128,
             max_request_bytes: 3 << 19,
             max_concurrent_streams: u32::MAX,
@@ -354,9 +356,9 @@ impl Default for Config {
             tracing: Tracing::default(),
             corrupt_check_time: Duration::ZERO,
             compact_hash_check_time: secs(60),
-            compaction_batch_limit: 0,
-            compaction_sleep_interval: Duration::ZERO,
-            watch_progress_notify_interval: Duration::ZERO,
+            compaction_batch_limit: 1_000,
+            compaction_sleep_interval: Duration::from_millis(10),
+            watch_progress_notify_interval: secs(600),
             warning_apply_duration: Duration::from_millis(100),
             bootstrap_defrag_threshold_megabytes: 0,
             max_learners: 1,
@@ -366,6 +368,7 @@ impl Default for Config {
             config_file: String::new(),
             version: false,
             given: BTreeSet::new(),
+            command_line: Vec::new(),
         }
     }
 }

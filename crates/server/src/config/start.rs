@@ -1,6 +1,8 @@
 //! From arguments and environment to a configuration and a log, or to the end of the process. Not here:
 //! anything that runs.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::file::{self, FileError};
@@ -50,6 +52,7 @@ pub fn start(args: &[String], env: &[(String, String)]) -> Result<(Config, Logge
     log_info!(log, "Running: ", "args" => parse::without_secrets(args));
     match loaded {
         Loaded::Serve(mut config, log) => {
+            config.command_line = parse::without_secrets(args);
             finish(&mut config, &log);
             Ok((*config, log))
         }
@@ -109,9 +112,7 @@ pub(super) fn load(args: &[String], env: &[(String, String)], notes: &mut Vec<No
             Ok(()) => Ok(()),
         }
     };
-    if config.warning_unary_request_duration.is_zero() {
-        config.warning_unary_request_duration = Config::default().warning_unary_request_duration;
-    }
+    zero_is_the_default(&mut config);
     note_deprecated(&config, notes);
     match read.and_then(|()| config.validate(notes)) {
         Ok(log) => Loaded::Serve(Box::new(config), log),
@@ -143,6 +144,32 @@ fn from_command_line(
         config.initial_cluster.clear();
     }
     Ok(())
+}
+
+/// Values of which none makes sense stand for their defaults.
+fn zero_is_the_default(config: &mut Config) {
+    const SHORTEST_PROGRESS: Duration = Duration::from_millis(100);
+    let default = Config::default();
+    for (time, default) in [
+        (&mut config.warning_unary_request_duration, default.warning_unary_request_duration),
+        (&mut config.backend_batch_interval, default.backend_batch_interval),
+        (&mut config.compaction_sleep_interval, default.compaction_sleep_interval),
+        (&mut config.watch_progress_notify_interval, default.watch_progress_notify_interval),
+    ] {
+        if time.is_zero() {
+            *time = default;
+        }
+    }
+    for (number, default) in [
+        (&mut config.backend_batch_limit, default.backend_batch_limit),
+        (&mut config.compaction_batch_limit, default.compaction_batch_limit),
+    ] {
+        if *number <= 0 {
+            *number = default;
+        }
+    }
+    let progress = &mut config.watch_progress_notify_interval;
+    *progress = SHORTEST_PROGRESS.max(*progress);
 }
 
 fn note_deprecated(config: &Config, notes: &mut Vec<Note>) {

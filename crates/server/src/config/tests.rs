@@ -113,6 +113,22 @@ fn nothing_given_is_the_defaults() {
 }
 
 #[test]
+fn zero_stands_for_the_default_where_it_would_make_no_sense() {
+    let zeros = [
+        "--backend-batch-interval=0",
+        "--backend-batch-limit=0",
+        "--compaction-batch-limit=0",
+        "--compaction-sleep-interval=0",
+        "--watch-progress-notify-interval=0",
+        "--warning-unary-request-duration=0",
+    ];
+    let c = config(&zeros, &[]);
+    assert_eq!(Config { given: BTreeSet::new(), ..c }, Config::default());
+    let c = config(&["--watch-progress-notify-interval=1ms"], &[]);
+    assert_eq!(c.watch_progress_notify_interval, Duration::from_millis(100));
+}
+
+#[test]
 fn wrong_flags_print_what_go_prints_and_exit_with_2() {
     for (args, error) in [
         (&["--nope"][..], "flag provided but not defined: -nope"),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use super::pages::{Alarm, Member, Pages, error, guessed_text, text, wrong_method};
+use super::pages::{Alarm, Member, Site, error, guessed_text, text, wrong_method};
 use super::query;
 use crate::logging::push_json_string;
 use crate::{log_debug, log_error, log_warn};
@@ -46,7 +46,7 @@ const SETS: [(&str, &[Check]); 2] = [
     ),
 ];
 
-impl<M: Member> Pages<M> {
+impl<M: Member> Site<M> {
     /// The page at a path of health; none at others.
     pub(super) async fn health(&self, request: &Parts) -> Option<Response<Bytes>> {
         let path = request.uri.path();

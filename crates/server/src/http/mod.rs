@@ -7,8 +7,8 @@ mod pages;
 mod query;
 mod serve;
 
-pub use pages::{Alarm, Member, MemberInfo, Pages, Settings};
-pub use serve::{Http1Limits, serve_http1};
+pub use pages::{Alarm, Member, MemberInfo, Pages, Settings, Site};
+pub use serve::{Http1Limits, serve_http1, serve_pages};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::query;
-use crate::config::{ETCD_VERSION, release};
+use crate::config::{Config, ETCD_VERSION, release};
 use crate::log_warn;
 use crate::logging::Logger;
 use crate::metrics::{Metrics, open_files};
@@ -93,8 +93,36 @@ pub struct Settings {
     pub command_line: Vec<String>,
 }
 
+impl Settings {
+    /// What the configuration says.
+    pub fn new(config: &Config) -> Settings {
+        const READ_TIMEOUT: Duration = Duration::from_secs(5);
+        let election = Duration::from_millis(config.election_timeout);
+        Settings {
+            cors: config.cors.clone(),
+            host_whitelist: config.host_whitelist.clone(),
+            pprof: config.enable_pprof,
+            read_timeout: READ_TIMEOUT + 2 * election,
+            command_line: config.command_line.clone(),
+        }
+    }
+}
+
+/// Which pages a port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// None: gRPC alone is spoken there.
+    None,
+    /// All of them: client ports, and those of `--listen-client-http-urls`.
+    Client,
+    /// Metrics and health alone: `--listen-metrics-urls`.
+    Metrics,
+    /// What members ask of each other, but for raft.
+    Peer,
+}
+
 /// The pages over a member.
-pub struct Pages<M> {
+pub struct Site<M> {
     pub(super) member: M,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: Logger,
@@ -106,14 +134,24 @@ const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 const NO_SNIFF: (HeaderName, &str) = (HeaderName::from_static("x-content-type-options"), "nosniff");
 
-impl<M: Member> Pages<M> {
-    /// Pages over this member.
-    pub fn new(member: M, metrics: Arc<Metrics>, log: Logger, settings: Settings) -> Pages<M> {
-        Pages { member, metrics, log, settings }
+impl<M: Member> Site<M> {
+    /// The pages over this member.
+    pub fn new(member: M, metrics: Arc<Metrics>, log: Logger, settings: Settings) -> Site<M> {
+        Site { member, metrics, log, settings }
+    }
+
+    /// The answer of a port with these pages.
+    pub async fn respond(&self, pages: Pages, request: &Parts) -> Response<Bytes> {
+        match pages {
+            Pages::None => finish(request, not_found()),
+            Pages::Client => self.client(request).await,
+            Pages::Metrics => self.metrics_port(request).await,
+            Pages::Peer => self.peer(request),
+        }
     }
 
     /// A request on a client port: all pages, for the hosts and origins that are let in.
-    pub async fn client(&self, request: &Parts) -> Response<Bytes> {
+    async fn client(&self, request: &Parts) -> Response<Bytes> {
         let host = query::host_name(host(request));
         let allowed = &self.settings.host_whitelist;
         if !(allowed.is_empty() || allowed.contains("*") || allowed.contains(host)) {
@@ -137,13 +175,13 @@ impl<M: Member> Pages<M> {
     }
 
     /// A request on a port of `--listen-metrics-urls`: metrics and health alone.
-    pub async fn metrics_port(&self, request: &Parts) -> Response<Bytes> {
+    async fn metrics_port(&self, request: &Parts) -> Response<Bytes> {
         let response = self.common(request).await.unwrap_or_else(not_found);
         finish(request, response)
     }
 
     /// A request on a peer port that is not for raft.
-    pub fn peer(&self, request: &Parts) -> Response<Bytes> {
+    fn peer(&self, request: &Parts) -> Response<Bytes> {
         let response = match request.uri.path() {
             path if let Some(clean) = query::cleaned(path) => redirect(request, &clean),
             "/version" => self.version(request),

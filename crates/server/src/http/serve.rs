@@ -15,6 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::pages::{Member, Pages, Site};
+
 /// What a connection may take.
 #[derive(Clone, Debug)]
 pub struct Http1Limits {
@@ -76,6 +78,25 @@ where
         () = shutdown => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+/// Serves a connection with the pages of its port.
+pub async fn serve_pages<IO, M>(
+    io: IO,
+    site: &Site<M>,
+    pages: Pages,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    M: Member,
+{
+    let limits = Http1Limits::default();
+    let handler = |request: Request<Bytes>| async move {
+        let (head, _) = request.into_parts();
+        site.respond(pages, &head).await
+    };
+    serve_http1(io, &limits, shutdown, handler).await.map_err(std::io::Error::other)
 }
 
 /// The request with all of its body.

@@ -98,15 +98,15 @@ fn settings() -> Settings {
     }
 }
 
-fn pages(member: &Fake, settings: Settings) -> Pages<Fake> {
+fn site(member: &Fake, settings: Settings) -> Site<Fake> {
     let metrics = Arc::new(Metrics::new(&Config::default()));
-    Pages::new(member.clone(), metrics, Logger::discard(), settings)
+    Site::new(member.clone(), metrics, Logger::discard(), settings)
 }
 
-async fn ask(pages: &Pages<Fake>, method: &str, path: &str) -> Response<Bytes> {
+async fn ask(pages: &Site<Fake>, method: &str, path: &str) -> Response<Bytes> {
     let request = Request::builder().method(method).uri(path).header("host", "localhost:2379");
     let (head, ()) = request.body(()).expect("a request").into_parts();
-    pages.client(&head).await
+    pages.respond(Pages::Client, &head).await
 }
 
 fn body(response: &Response<Bytes>) -> &str {
@@ -221,7 +221,7 @@ async fn health_is_as_etcd_says_it() {
         (WELL, "/readyz/", 404, "404 page not found\n"),
     ];
     for (member, path, status, text) in cases {
-        let response = ask(&pages(&member, settings()), "GET", path).await;
+        let response = ask(&site(&member, settings()), "GET", path).await;
         assert_eq!((response.status().as_u16(), body(&response)), (status, text), "{path}");
         assert_eq!(header(&response, "content-type"), "text/plain; charset=utf-8", "{path}");
         assert_eq!(header(&response, "content-length"), text.len().to_string());
@@ -234,7 +234,7 @@ async fn health_is_as_etcd_says_it() {
 #[tokio::test]
 async fn checks_are_counted() {
     let member = Fake { learner: true, ..WELL };
-    let pages = pages(&member, settings());
+    let pages = site(&member, settings());
     ask(&pages, "GET", "/health").await;
     ask(&pages, "GET", "/readyz").await;
     ask(&pages, "GET", "/readyz/non_learner").await;
@@ -258,7 +258,7 @@ async fn checks_are_counted() {
 
 #[tokio::test]
 async fn the_other_pages_are_etcds() {
-    let all = pages(&WELL, settings());
+    let all = site(&WELL, settings());
     for (path, status, kind, text) in [
         (
             "/version",
@@ -282,7 +282,7 @@ async fn the_other_pages_are_etcds() {
         let got = (response.status().as_u16(), header(&response, "content-type"), body(&response));
         assert_eq!(got, (status, kind, text), "{path}");
     }
-    let young = pages(&Fake { version: None, ..WELL }, settings());
+    let young = site(&Fake { version: None, ..WELL }, settings());
     let response = ask(&young, "GET", "/version").await;
     assert_eq!(
         body(&response),
@@ -291,13 +291,13 @@ async fn the_other_pages_are_etcds() {
     let vars = ask(&all, "GET", "/debug/vars").await;
     let vars: serde_json::Value = serde_json::from_str(body(&vars)).expect("JSON");
     assert_eq!(vars["cmdline"][1], "--name=\"x\"");
-    let profiling = pages(&WELL, Settings { pprof: true, ..settings() });
+    let profiling = site(&WELL, Settings { pprof: true, ..settings() });
     assert_eq!(ask(&profiling, "GET", "/debug/pprof/heap").await.status(), 501);
 }
 
 #[tokio::test]
 async fn other_methods_are_told_which_one() {
-    let pages = pages(&WELL, settings());
+    let pages = site(&WELL, settings());
     for path in ["/health", "/livez", "/readyz/non_learner", "/version", "/debug/vars"] {
         for method in ["POST", "PUT", "HEAD"] {
             let response = ask(&pages, method, path).await;
@@ -320,27 +320,27 @@ async fn other_methods_are_told_which_one() {
 #[tokio::test]
 async fn strangers_stay_outside() {
     let list = |text: &str| BTreeSet::from([text.to_owned()]);
-    let own = pages(&WELL, Settings { host_whitelist: list("example.org"), ..settings() });
+    let own = site(&WELL, Settings { host_whitelist: list("example.org"), ..settings() });
     assert_eq!(ask(&own, "GET", "/health").await.status(), 421);
     assert_eq!(ask(&own, "GET", "http://example.org:2379/health").await.status(), 200);
-    let origins = pages(&WELL, Settings { cors: list("http://o:1"), ..settings() });
+    let origins = site(&WELL, Settings { cors: list("http://o:1"), ..settings() });
     let from = |origin: &str| {
         let request = Request::builder().uri("/health").header("origin", origin);
         request.body(()).expect("a request").into_parts().0
     };
-    let known = origins.client(&from("http://o:1")).await;
+    let known = origins.respond(Pages::Client, &from("http://o:1")).await;
     assert_eq!(header(&known, "access-control-allow-origin"), "http://o:1");
-    let unknown = origins.client(&from("http://o:2")).await;
+    let unknown = origins.respond(Pages::Client, &from("http://o:2")).await;
     assert_eq!(header(&unknown, "access-control-allow-origin"), "");
 }
 
 #[tokio::test]
 async fn peer_and_metrics_ports_have_their_own_pages() {
-    let pages = pages(&WELL, settings());
+    let pages = site(&WELL, settings());
     let parts = |method: &str, path: &str| {
         Request::builder().method(method).uri(path).body(()).expect("a request").into_parts().0
     };
-    let members = pages.peer(&parts("GET", "/members"));
+    let members = pages.respond(Pages::Peer, &parts("GET", "/members")).await;
     assert_eq!(header(&members, "x-etcd-cluster-id"), "9c7d1ab7e21c2e2f");
     assert_eq!(
         body(&members),
@@ -348,14 +348,15 @@ async fn peer_and_metrics_ports_have_their_own_pages() {
          \"name\":\"a\\u0026b\",\"clientURLs\":[\"http://127.0.0.1:17001\"]},\
          {\"id\":2,\"peerURLs\":[\"http://a:1\"],\"isLearner\":true}]\n"
     );
-    assert_eq!(pages.peer(&parts("POST", "/members")).status(), 405);
-    assert_eq!(pages.peer(&parts("GET", "/version")).status(), 200);
+    assert_eq!(pages.respond(Pages::Peer, &parts("POST", "/members")).await.status(), 405);
+    assert_eq!(pages.respond(Pages::Peer, &parts("GET", "/version")).await.status(), 200);
     for path in ["/health", "/metrics", "/members/", "/raft", "/"] {
-        assert_eq!(pages.peer(&parts("GET", path)).status(), 404, "{path}");
+        assert_eq!(pages.respond(Pages::Peer, &parts("GET", path)).await.status(), 404, "{path}");
     }
+    assert_eq!(pages.respond(Pages::None, &parts("GET", "/health")).await.status(), 404);
     for (path, status) in [("/metrics", 200), ("/health", 200), ("/readyz", 200), ("/version", 404)]
     {
-        let response = pages.metrics_port(&parts("GET", path)).await;
+        let response = pages.respond(Pages::Metrics, &parts("GET", path)).await;
         assert_eq!(response.status().as_u16(), status, "{path}");
         assert_eq!(header(&response, "access-control-allow-origin"), "");
     }
@@ -364,14 +365,15 @@ async fn peer_and_metrics_ports_have_their_own_pages() {
 /// Sends bytes over a connection and reads what comes back until it is closed.
 async fn exchange(sent: &[u8], limits: &Http1Limits) -> String {
     let (mut near, far) = tokio::io::duplex(1 << 20);
-    let pages = pages(&WELL, settings());
-    let serve = serve_http1(far, limits, std::future::pending(), |request: Request<Bytes>| {
+    let pages = site(&WELL, settings());
+    let handler = |request: Request<Bytes>| {
         let pages = &pages;
         async move {
             let (head, _) = request.into_parts();
-            pages.client(&head).await
+            pages.respond(Pages::Client, &head).await
         }
-    });
+    };
+    let serve = serve_http1(far, limits, std::future::pending(), handler);
     let talk = async {
         near.write_all(sent).await.expect("sent");
         let mut text = String::new();
@@ -422,7 +424,6 @@ async fn a_connection_has_bounds() {
 #[tokio::test]
 async fn a_connection_ends_when_it_is_told_to() {
     let (_near, far) = tokio::io::duplex(1024);
-    let handler = |_| async { Response::default() };
-    let limits = Http1Limits::default();
-    serve_http1(far, &limits, std::future::ready(()), handler).await.expect("ended");
+    let site = site(&WELL, settings());
+    serve_pages(far, &site, Pages::Client, std::future::ready(())).await.expect("ended");
 }
