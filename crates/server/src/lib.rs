@@ -4,6 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod driver;
 pub mod http;
 pub mod logging;
+pub mod member;
 pub mod metrics;
+pub mod net;
+pub mod notify;
+pub mod run;
+pub mod services;

@@ -7,7 +7,9 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, PoisonError};
 use bytes::Bytes;
 use etch_api::Error;
 use etch_api::internal::RequestKind;
-use etch_api::pb::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use etch_api::pb::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, RangeRequest, alarm_request::AlarmAction,
+};
 use etch_api::wire::HeaderTemplate;
 use etch_disk::backend::{Backend, Bolt};
 use etch_node::{Identity, View};
@@ -16,12 +18,13 @@ use etch_state::lease::Lessor;
 use etch_state::members::Members;
 use etch_state::mvcc::Store;
 use etch_state::watch::Hub;
-use etch_state::{Flags, Quota, Reply};
+use etch_state::{Flags, Quota, Reply, State};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::driver::clock::Clock;
 use crate::driver::inbox::{Caller, Command, Inbox, Outcome};
+use crate::http::{self, Site};
 use crate::logging::Logger;
 use crate::metrics::Metrics;
 
@@ -36,14 +39,14 @@ pub struct RequestLimits {
     pub progress_interval_ms: u64,
     /// A call slower than this is logged (`--warning-unary-request-duration`).
     pub slow_call_ms: u64,
-    /// May the membership change only while that is safe? (`--strict-reconfig-check`)
-    pub strict_reconfig_check: bool,
     /// Learners at the most (`--max-learners`).
     pub max_learners: usize,
 }
 
 /// Shared by all threads; nothing in it belongs to one of them.
 pub struct Member {
+    /// The HTTP pages.
+    pub site: Site<Asked>,
     /// Who we are.
     pub identity: Identity,
     /// The part of a response header that never changes.
@@ -149,5 +152,92 @@ impl Member {
     /// Bytes of the file, and of them in use.
     pub fn sizes(&self) -> (u64, u64) {
         (self.backend.size(), self.backend.size_in_use())
+    }
+}
+
+/// What the HTTP pages ask.
+pub struct Asked {
+    identity: Identity,
+    view: Arc<View>,
+    inbox: Arc<Inbox>,
+    members: Arc<RwLock<Members>>,
+    alarms: Arc<RwLock<Alarms>>,
+    store: Arc<Store>,
+}
+
+impl Asked {
+    /// Over these parts of the member.
+    pub fn new(identity: Identity, view: Arc<View>, inbox: &Arc<Inbox>, state: &State) -> Self {
+        Self {
+            identity,
+            view,
+            inbox: Arc::clone(inbox),
+            members: Arc::clone(state.shared_members()),
+            alarms: Arc::clone(state.shared_alarms()),
+            store: Arc::clone(state.store()),
+        }
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Members> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl http::Member for Asked {
+    fn leader(&self) -> u64 {
+        self.view.leader()
+    }
+
+    fn is_learner(&self) -> bool {
+        self.table().get(self.identity.member).is_some_and(|m| m.is_learner)
+    }
+
+    fn alarms(&self) -> Vec<http::Alarm> {
+        let alarms = self.alarms.read().unwrap_or_else(PoisonError::into_inner);
+        let shown = |alarm: &AlarmMember| match AlarmType::try_from(alarm.alarm) {
+            Ok(AlarmType::Nospace) => Some(http::Alarm::NoSpace),
+            Ok(AlarmType::Corrupt) => Some(http::Alarm::Corrupt),
+            _ => None,
+        };
+        alarms.list(AlarmType::None).iter().filter_map(shown).collect()
+    }
+
+    fn serializable_read(&self) -> Result<(), String> {
+        let request = RangeRequest { key: Bytes::from_static(b"a"), limit: 1, ..RangeRequest::default() };
+        self.store.range(&request).map(drop).map_err(|e| e.to_string())
+    }
+
+    async fn linearizable_read(&self) -> Result<(), String> {
+        if self.view.is_lone_leader() {
+            return self.serializable_read();
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.push(Command::Read(Caller::Task(sender)));
+        let read = receiver.await.unwrap_or(Err(Error::Stopped));
+        read.map_err(|e| e.message().to_owned())?;
+        self.serializable_read()
+    }
+
+    fn cluster_version(&self) -> Option<String> {
+        self.table().version().map(|v| v.to_string())
+    }
+
+    fn storage_version(&self) -> Option<String> {
+        self.table().storage_version().map(|v| v.to_string())
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.identity.cluster
+    }
+
+    fn members(&self) -> Vec<http::MemberInfo> {
+        let info = |m: &etch_state::members::Member| http::MemberInfo {
+            id: m.id,
+            peer_urls: m.peer_urls.clone(),
+            is_learner: m.is_learner,
+            name: m.name.clone(),
+            client_urls: m.client_urls.clone(),
+        };
+        self.table().iter().map(info).collect()
     }
 }

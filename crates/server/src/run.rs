@@ -34,8 +34,9 @@ use crate::driver::inbox::{Caller, Command, Inbox};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::node_thread::NodeThread;
 use crate::driver::wal_thread::WalThread;
+use crate::http::{Settings, Site};
 use crate::logging::Logger;
-use crate::member::{Member, RequestLimits};
+use crate::member::{Asked, Member, RequestLimits};
 use crate::metrics::Metrics;
 use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
@@ -205,7 +206,7 @@ impl Server {
     ) -> Result<Self, String> {
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
-        let metrics = Arc::new(Metrics::new(config.metrics == "extensive"));
+        let metrics = Arc::new(Metrics::new(config));
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let mailboxes: Vec<Arc<Mailbox>> = (0..threads).map(|_| Arc::default()).collect();
         let (died, ended) = channel::unbounded_channel();
@@ -272,10 +273,10 @@ impl Server {
             log_info!(self.log, "serving client traffic insecurely; this is strongly discouraged!", "traffic" => "grpc+http", "address" => url.host);
         }
         log_info!(self.log, "ready to serve client requests");
-        notify::ready();
+        let _ = notify::ready();
         let signal = wait_for_signal(&mut self.ended)?;
         log_info!(self.log, "received signal; shutting down", "signal" => signal);
-        notify::stopping();
+        let _ = notify::stopping();
         // The receivers are gone only if everything has stopped already.
         let _ = self.stop.send(true);
         drop(self.compact.0);
@@ -329,7 +330,9 @@ impl Parts {
         metrics: &Arc<Metrics>,
     ) -> Member {
         let state = self.node.state();
+        let asked = Asked::new(self.identity, self.node.view(), inbox, state);
         Member {
+            site: Site::new(asked, Arc::clone(metrics), log.clone(), Settings::new(config)),
             identity: self.identity,
             header: HeaderTemplate::new(self.identity.cluster, self.identity.member),
             view: self.node.view(),

@@ -20,6 +20,7 @@ use etch_rpc::{
 };
 use etch_state::mvcc::RangeReply;
 use etch_state::watch::Doorbell;
+use http_body_util::{BodyExt as _, Full};
 use tokio::sync::Notify;
 
 use crate::driver::inbox::{Caller, Command, Outcome};
@@ -238,9 +239,9 @@ impl Handler for NetHandler {
         _peer: Rc<Peer>,
     ) -> LocalFuture<http::Response<PlainBody>> {
         Box::pin(async move {
-            let (parts, _) = request.into_parts();
-            let page = pages::respond(&self.net.member, self.offer.pages(), &parts).await;
-            page.map(|body| Box::pin(http_body_util::Full::new(body).map_err(|e| match e {})) as PlainBody)
+            let site = &self.net.member.site;
+            let page = site.respond(self.offer.pages(), &request.into_parts().0).await;
+            page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
         })
     }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::{Net, NetHandler};
-use crate::http::{self, Pages};
+use crate::http::{Pages, serve_pages};
 
 /// What a listening socket offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +111,7 @@ async fn speak<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
             Ok(())
         }
         Protocol::Http1 => {
-            let member = std::sync::Arc::clone(&net.member);
-            http::serve_http1(io, member, offer.pages(), stopped(stop)).await
+            serve_pages(io, &net.member.site, offer.pages(), stopped(stop)).await
         }
     }
 }

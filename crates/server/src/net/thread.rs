@@ -61,6 +61,7 @@ impl NetThread {
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
         let limits = Rc::new(self.limits);
         let mut connections = JoinSet::new();
+        let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 accepted = self.accepted.recv() => {
@@ -73,7 +74,7 @@ impl NetThread {
                     });
                 }
                 Some(_) = connections.join_next() => {}
-                _ = self.stop.wait_for(|stopped| *stopped) => break,
+                _ = stop.wait_for(|stopped| *stopped) => break,
             }
         }
         while connections.join_next().await.is_some() {}

@@ -23,22 +23,23 @@ pub fn check(request: &HealthCheckRequest) -> Result<Bytes, Status> {
 }
 
 /// `Watch`: the state now. It does not change while the server serves, and ends with the connection.
-pub async fn watch(mut messages: MessageStream, mut sender: StreamSender) -> Status {
-    let request: HealthCheckRequest = match messages.next().await {
-        Some(Ok(message)) => match decode(message) {
-            Ok(request) => request,
-            Err(status) => return status,
-        },
-        Some(Err(status)) => return status,
-        None => return Status::new(Code::Internal, "no request"),
-    };
+pub async fn watch(mut messages: MessageStream, sender: StreamSender) -> Status {
+    match serve(&mut messages, &sender).await {
+        Ok(()) => Status::new(Code::Cancelled, "context canceled"),
+        Err(status) => status,
+    }
+}
+
+async fn serve(messages: &mut MessageStream, sender: &StreamSender) -> Result<(), Status> {
+    let no_request = || Status::new(Code::Internal, "no request");
+    let message = messages.next().await?.ok_or_else(no_request)?;
+    let request: HealthCheckRequest = decode(message)?;
     let state = if request.service.is_empty() {
         ServingStatus::Serving
     } else {
         ServingStatus::ServiceUnknown
     };
-    if sender.send(encoded(state)).await.is_ok() {
-        sender.closed().await;
-    }
-    Status::new(Code::Cancelled, "context canceled")
+    sender.send(encoded(state)).await?;
+    sender.closed().await;
+    Ok(())
 }

@@ -161,9 +161,10 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 }
 
 fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
-    let answer = |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
-        let outcome = net.check_corrupt().and_then(|()| net.member.store.read_txn(request));
-        net.finish(Method::Txn, began_ms, reply, outcome);
+    let answer = move |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
+        let read = || net.member.store.read_txn(request).map_err(|error| read_status(&error));
+        let answer = net.check_corrupt().map_err(status).and_then(|()| read());
+        net.conclude(Method::Txn, began_ms, reply, answer);
     };
     if txn::is_serializable(&request) || net.member.view.is_lone_leader() {
         return answer(net, &request, reply);
@@ -216,22 +217,21 @@ async fn stream_chunks(
         net.member.linearize().await.map_err(status)?;
     }
     net.check_corrupt().map_err(status)?;
-    let mut chunks = net.member.store.range_stream(request, net.member.limits.max_request_bytes);
-    while let Some(chunk) = chunks.next_chunk() {
-        let chunk = chunk.map_err(|error| read_status(&error))?;
-        sender.send(framed(net, chunk)).await?;
+    let mut chunks = net.member.store.range_stream(&request, net.member.limits.max_request_bytes);
+    while let Some(chunk) = chunks.next_chunk().map_err(|error| read_status(&error))? {
+        sender.send(framed(net, chunk).map_err(|error| internal(&error))?).await?;
     }
     Ok(())
 }
 
 /// One `RangeStreamResponse`: field 1 is a `RangeResponse`, whose header only the last one has.
-fn framed(net: &Net, chunk: Chunk) -> Payload {
+fn framed(net: &Net, chunk: Chunk) -> std::io::Result<Payload> {
     let mut header = BytesMut::new();
-    if let Some(revision) = chunk.header {
+    if let Some(revision) = chunk.header_revision {
         net.member.header.encode(revision, net.member.view.term(), &mut header, 1);
     }
     let mut head = BytesMut::with_capacity(header.len() + 11);
-    wire::field_head(1, header.len() + chunk.body.len(), &mut head);
+    wire::field_head(1, header.len() + chunk.reply.encoded_len(), &mut head);
     head.extend_from_slice(&header);
-    Payload::pieces(vec![head.freeze(), chunk.body])
+    Ok(Payload::pieces(vec![head.freeze(), chunk.reply.into_bytes()?]))
 }

@@ -98,9 +98,9 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
 pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
     net.member.commit_everything().await.map_err(status)?;
     let store = Arc::clone(&net.member.store);
-    let hashed = tokio::task::spawn_blocking(move || (store.revision(), store.hash())).await;
-    let (revision, hash) = hashed.map_err(|_| status(Error::Stopped))?;
-    let hash = hash.map_err(|e| internal(&e))?;
+    let hashed = tokio::task::spawn_blocking(move || store.hash()).await;
+    let hashed = hashed.map_err(|_| status(Error::Stopped))?;
+    let (hash, revision) = hashed.map_err(|e| internal(&e))?;
     let body = pb::HashResponse { header: None, hash }.encode_to_vec().into();
     Ok(Reply { revision, body })
 }
@@ -111,14 +111,14 @@ pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
     let store = Arc::clone(&net.member.store);
     let hashed = tokio::task::spawn_blocking(move || store.hash_kv(request.revision)).await;
     let hashed = hashed.map_err(|_| status(Error::Stopped))?;
-    let (hashed, revision) = hashed.map_err(|error| read_status(&error))?;
+    let hashed = hashed.map_err(|error| read_status(&error))?;
     let response = pb::HashKvResponse {
         header: None,
         hash: hashed.hash,
         compact_revision: hashed.compact_revision,
-        hash_revision: hashed.revision,
+        hash_revision: hashed.hash_revision,
     };
-    Ok(Reply { revision, body: response.encode_to_vec().into() })
+    Ok(Reply { revision: hashed.current_revision, body: response.encode_to_vec().into() })
 }
 
 /// `MoveLeader`: to ourselves it is done; there is no other voter.

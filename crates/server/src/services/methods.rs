@@ -99,7 +99,8 @@ fn kind(method: Method) -> Route {
 }
 
 fn unknown(path: &str) -> Route {
-    let service = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')).map(|(service, _)| service);
+    let service =
+        path.strip_prefix('/').and_then(|p| p.rsplit_once('/')).map(|(service, _)| service);
     match service {
         Some(service) if SERVICES.contains(&service) => Route::UnknownMethod,
         _ => Route::UnknownService,
