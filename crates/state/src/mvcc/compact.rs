@@ -114,7 +114,8 @@ impl Job {
     fn step(&mut self, store: &Store, state: &mut State, limit: usize) -> io::Result<Step> {
         match &mut self.phase {
             Phase::Index(compaction) => {
-                let mut index = store.index.write().expect("a thread panicked with the index locked");
+                let mut index =
+                    store.index.write().expect("a thread panicked with the index locked");
                 let done = index.compact_step(compaction, limit, &mut self.dropped);
                 drop(index);
                 if done {

@@ -142,7 +142,13 @@ impl Store {
     }
 
     /// A range: the changes are looked through in the order of revisions, first in the tree and then in the tail.
-    fn history_in(&self, range: &KeyRange, from: i64, to: i64, gather: &mut Gather) -> io::Result<i64> {
+    fn history_in(
+        &self,
+        range: &KeyRange,
+        from: i64,
+        to: i64,
+        gather: &mut Gather,
+    ) -> io::Result<i64> {
         let mut next = from;
         let (boundary, tree) = {
             let recent = self.recent();
@@ -209,7 +215,13 @@ impl Store {
     }
 
     /// An event made from what is stored.
-    fn event_of(&self, revision: Revision, tombstone: bool, key: Bytes, stored: &[u8]) -> Arc<Event> {
+    fn event_of(
+        &self,
+        revision: Revision,
+        tombstone: bool,
+        key: Bytes,
+        stored: &[u8],
+    ) -> Arc<Event> {
         let previous = self.index().get(&key, revision.main - 1).map(|version| version.modified);
         let event = if tombstone {
             let modified = revision.main;

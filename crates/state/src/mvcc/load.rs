@@ -10,13 +10,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use etch_disk::backend::Backend;
 
+use super::Revision;
+use super::compact::Job;
 use super::index::{Builder, Index, Restored};
 use super::store::Store;
 use super::tree::{Tree, corrupt};
 use super::value::KeyValue;
 use super::write::{State, Writer};
-use super::Revision;
-use super::compact::Job;
 
 /// Meta key: the revision that the last compaction was asked for.
 pub(super) const SCHEDULED: &[u8] = b"scheduledCompactRev";

@@ -14,6 +14,10 @@ mod stats;
 mod store;
 mod stream;
 mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod value;
 mod write;

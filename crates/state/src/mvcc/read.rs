@@ -25,7 +25,12 @@ pub(crate) trait View {
     /// The revision to which the store is compacted, or -1.
     fn compact_revision(&self) -> i64;
     fn get(&self, key: &[u8], at: i64) -> Option<Version>;
-    fn walk(&self, range: &KeyRange, at: i64, f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>);
+    fn walk(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>,
+    );
     fn count(&self, range: &KeyRange, at: i64) -> u64;
     /// The encoded `KeyValue`.
     fn value(&self, version: &Version) -> io::Result<Bytes>;
@@ -47,7 +52,12 @@ impl View for Pinned<'_> {
     fn get(&self, key: &[u8], at: i64) -> Option<Version> {
         self.store.index().get(key, at)
     }
-    fn walk(&self, range: &KeyRange, at: i64, f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>) {
+    fn walk(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>,
+    ) {
         self.store.walk(range, at, f);
     }
     fn count(&self, range: &KeyRange, at: i64) -> u64 {
@@ -68,7 +78,12 @@ impl View for WriteBatch<'_> {
     fn get(&self, key: &[u8], at: i64) -> Option<Version> {
         self.index.get(key, at)
     }
-    fn walk(&self, range: &KeyRange, at: i64, f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>) {
+    fn walk(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        f: &mut dyn FnMut(&[u8], &Version) -> ControlFlow<()>,
+    ) {
         self.index.walk(range, None, at, usize::MAX, f);
     }
     fn count(&self, range: &KeyRange, at: i64) -> u64 {
@@ -229,7 +244,11 @@ pub(crate) fn select(
 }
 
 /// The order of the answer, where it is not that of the keys.
-fn order(view: &impl View, request: &RangeRequest, found: &[Version]) -> io::Result<Option<Vec<u32>>> {
+fn order(
+    view: &impl View,
+    request: &RangeRequest,
+    found: &[Version],
+) -> io::Result<Option<Vec<u32>>> {
     let target = SortTarget::try_from(request.sort_target).unwrap_or(SortTarget::Key);
     let descending = request.sort_order == SortOrder::Descend as i32;
     if target == SortTarget::Key && !descending {
@@ -280,8 +299,9 @@ fn only_key(version: &Version, key: &[u8]) -> Bytes {
 
 /// A `KeyValue` without its value.
 fn strip(kv: &[u8]) -> io::Result<Bytes> {
-    let kv = KeyValue::decode(kv)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a stored KeyValue is damaged"))?;
+    let kv = KeyValue::decode(kv).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "a stored KeyValue is damaged")
+    })?;
     Ok(encode(&KeyValue { value: b"", ..kv }))
 }
 
@@ -418,6 +438,13 @@ impl Store {
             .collect();
         let tree = (events.len() < items.len()).then(|| Tree::new(recent.backend.snapshot()));
         drop(recent);
-        Body::Items(Items { items, recent: events.into_iter(), boundary, tree, next: 0, begun: None })
+        Body::Items(Items {
+            items,
+            recent: events.into_iter(),
+            boundary,
+            tree,
+            next: 0,
+            begun: None,
+        })
     }
 }

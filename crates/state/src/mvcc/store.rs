@@ -58,7 +58,12 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// A store over a backend, with an index that holds what the backend does.
-    pub(super) fn new(backend: Arc<dyn Backend>, index: Index, revision: i64, compacted: i64) -> Self {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        index: Index,
+        revision: i64,
+        compacted: i64,
+    ) -> Self {
         Self {
             index: RwLock::new(index),
             recent: RwLock::new(Recent { tail: Tail::default(), backend }),

@@ -9,7 +9,9 @@ use etch_api::pb::etcdserverpb::RangeRequest;
 use etch_api::range::KeyRange;
 use etch_api::wire;
 
+use super::RangeReply;
 use super::read::{ReadError, View, select};
+use super::reply::Body;
 use super::store::Store;
 use super::value::KeyValue;
 
@@ -19,10 +21,10 @@ const FIRST: i64 = 10;
 /// One message's content.
 #[derive(Debug)]
 pub struct Chunk {
-    /// The encoded `RangeResponse` without its header.
-    pub body: Bytes,
     /// The revision for the header, which only the last chunk has. It is the store's at the start.
-    pub header: Option<i64>,
+    pub header_revision: Option<i64>,
+    /// The `RangeResponse` without its header; all but the last chunk have keys alone.
+    pub reply: RangeReply,
 }
 
 /// The chunks of a RangeStream. Between two of them nothing is held.
@@ -41,37 +43,28 @@ pub struct RangeChunks {
 impl Store {
     /// Starts a RangeStream whose chunks come near `target` bytes, which is the limit of requests. An error of the
     /// first chunk is the call's.
-    pub fn range_stream(self: &Arc<Self>, request: RangeRequest, target: usize) -> RangeChunks {
+    pub fn range_stream(self: &Arc<Self>, request: &RangeRequest, target: usize) -> RangeChunks {
         let total = if request.limit == 0 { i64::MAX } else { request.limit };
-        let request = RangeRequest { limit: FIRST.min(total), ..request };
-        RangeChunks {
-            store: self.clone(),
-            request,
-            target,
-            header: 0,
-            sent: 0,
-            total,
-            done: false,
-        }
+        let request = RangeRequest { limit: FIRST.min(total), ..request.clone() };
+        RangeChunks { store: self.clone(), request, target, header: 0, sent: 0, total, done: false }
     }
 }
 
 impl RangeChunks {
     /// The next chunk; `None` after the last. A compaction that overtakes the stream ends it with an error.
-    pub fn next_chunk(&mut self) -> Option<Result<Chunk, ReadError>> {
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
         if self.done {
-            return None;
+            return Ok(None);
         }
         let chunk = if self.request.count_only { self.count() } else { self.keys() };
         self.done |= chunk.is_err();
-        Some(chunk)
+        chunk.map(Some)
     }
 
     fn count(&mut self) -> Result<Chunk, ReadError> {
         self.done = true;
         let reply = self.store.range(&self.request)?;
-        let header = Some(reply.revision);
-        Ok(Chunk { body: reply.into_bytes()?, header })
+        Ok(Chunk { header_revision: Some(reply.revision), reply })
     }
 
     fn keys(&mut self) -> Result<Chunk, ReadError> {
@@ -79,26 +72,30 @@ impl RangeChunks {
         let store = self.store.clone();
         let request = &self.request;
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
-        let (revision, at, selection, last, body) = store.retry(request.revision, |view, at| {
-            let selection = select(view, request, &range, at, false)?;
-            let mut body = BytesMut::with_capacity(selection.kvs_len() + 16);
-            selection.encode_kvs(view, &mut body)?;
-            // The key to go on after: read from the index again, where only revisions were kept.
-            let last = match (selection.more, selection.found.last()) {
-                (true, Some(version)) => Some(key_of(&view.value(version)?)?),
-                _ => None,
-            };
-            Ok((view.revision(), at, selection, last, body))
-        })?;
+        let (revision, at, selection, last, mut body) =
+            store.retry(request.revision, |view, at| {
+                let selection = select(view, request, &range, at, false)?;
+                let mut body = BytesMut::with_capacity(selection.kvs_len() + 16);
+                selection.encode_kvs(view, &mut body)?;
+                // The key to go on after: read from the index again, where only revisions were kept.
+                let last = match (selection.more, selection.found.last()) {
+                    (true, Some(version)) => Some(key_of(&view.value(version)?)?),
+                    _ => None,
+                };
+                Ok((view.revision(), at, selection, last, body))
+            })?;
         if self.header == 0 {
             self.header = revision;
             self.request.revision = at;
         }
         self.sent += selection.found.len() as i64;
-        let mut body = body;
-        let kvs_len = body.len();
+        let (kvs, kvs_len) = (selection.found.len(), body.len());
+        let mut chunk =
+            |numbers| RangeReply::new(numbers, kvs, kvs_len, Body::Encoded(body.split().freeze()));
         let Some(key) = last else {
-            return Ok(self.last_chunk(body, false, self.sent));
+            self.done = true;
+            let reply = chunk((self.header, self.sent, false));
+            return Ok(Chunk { header_revision: Some(self.header), reply });
         };
         let mut next = BytesMut::with_capacity(key.len() + 1);
         next.put_slice(&key);
@@ -107,19 +104,14 @@ impl RangeChunks {
         if self.sent == self.total {
             let rest = RangeRequest { limit: 0, count_only: true, ..self.request.clone() };
             let rest = store.range(&rest)?.count;
-            return Ok(self.last_chunk(body, true, self.sent + rest));
+            self.done = true;
+            let reply = chunk((self.header, self.sent + rest, true));
+            return Ok(Chunk { header_revision: Some(self.header), reply });
         }
         let size = kvs_len + message_rest(revision, selection.count);
         let limit = adjust(self.request.limit, size, self.target);
         self.request.limit = limit.min(self.total - self.sent);
-        Ok(Chunk { body: body.split().freeze(), header: None })
-    }
-
-    fn last_chunk(&mut self, mut body: BytesMut, more: bool, count: i64) -> Chunk {
-        self.done = true;
-        wire::field_varint(3, u64::from(more), &mut body);
-        wire::field_varint(4, count as u64, &mut body);
-        Chunk { body: body.freeze(), header: Some(self.header) }
+        Ok(Chunk { header_revision: None, reply: chunk((self.header, 0, false)) })
     }
 }
 

@@ -74,6 +74,7 @@ impl Writer {
             state: &mut self.state,
             events: Vec::new(),
             start: 0,
+            deleted: false,
         }
     }
 
@@ -111,6 +112,8 @@ pub struct WriteBatch<'a> {
     pub(super) events: Vec<Arc<Event>>,
     /// Where the open transaction's events start.
     start: usize,
+    /// The open transaction has deleted something.
+    deleted: bool,
 }
 
 impl WriteBatch<'_> {
@@ -123,6 +126,7 @@ impl WriteBatch<'_> {
     pub fn txn_end(&mut self) -> i64 {
         self.state.revision = self.read_revision();
         self.start = self.events.len();
+        self.deleted = false;
         self.state.revision
     }
 
@@ -161,16 +165,9 @@ impl WriteBatch<'_> {
     }
 
     /// Writes a version and answers the transaction's revision.
-    pub fn put(
-        &mut self,
-        leases: &mut dyn LeaseHook,
-        key: &[u8],
-        value: &[u8],
-        lease: i64,
-    ) -> i64 {
+    pub fn put(&mut self, leases: &mut dyn LeaseHook, key: &[u8], value: &[u8], lease: i64) -> i64 {
         let at = self.next();
-        let mut kv =
-            KeyValue { key, created: 0, modified: at.main, version: 0, value, lease };
+        let mut kv = KeyValue { key, created: 0, modified: at.main, version: 0, value, lease };
         let mut len = 0;
         let put = self.index.put(key, at, |new| {
             (kv.created, kv.version) = (new.created, new.version);
@@ -235,11 +232,11 @@ impl WriteBatch<'_> {
     ) {
         // A watcher sees what stood before the transaction, not before the change.
         let previous = match previous.map(|version| version.modified) {
-            Some(same) if same.main == at.main => {
-                self.index.get(&key, at.main - 1).map(|version| version.modified)
-            }
-            other => other,
+            Some(earlier) if earlier.main < at.main => Some(earlier),
+            None if !self.deleted => None,
+            _ => self.index.get(&key, at.main - 1).map(|version| version.modified),
         };
+        self.deleted |= kind == EventKind::Delete;
         self.events.push(Arc::new(Event::new(at, kind, key, kv, previous)));
     }
 

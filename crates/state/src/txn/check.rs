@@ -170,7 +170,8 @@ impl<'a> Writes<'a> {
         if end <= start {
             return;
         }
-        while let Some((s, e)) = self.deletes.range::<[u8], _>((Unbounded, Included(&end[..]))).next_back()
+        while let Some((s, e)) =
+            self.deletes.range::<[u8], _>((Unbounded, Included(&end[..]))).next_back()
             && *e >= start
         {
             let s = s.clone();
@@ -194,9 +195,8 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
 
 /// Whether a read-only transaction may be answered from this member's own state, however old.
 pub fn is_serializable(request: &TxnRequest) -> bool {
-    ops(request).all(|op| {
-        matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable)
-    })
+    ops(request)
+        .all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
 }
 
 fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {

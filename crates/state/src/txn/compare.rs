@@ -58,8 +58,9 @@ fn holds(view: &impl View, compare: &Compare) -> io::Result<bool> {
     }
     for version in &found {
         let stored = if by_bytes { view.value(version)? } else { bytes::Bytes::new() };
-        let mut kv = KeyValue::decode(&stored)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a stored KeyValue is damaged"))?;
+        let mut kv = KeyValue::decode(&stored).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "a stored KeyValue is damaged")
+        })?;
         if !by_bytes {
             kv.created = version.created;
             kv.modified = version.modified.main;

@@ -7,6 +7,8 @@
 mod check;
 mod compare;
 mod execute;
+#[cfg(test)]
+mod tests;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
