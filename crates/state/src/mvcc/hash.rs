@@ -10,7 +10,7 @@ use etch_disk::backend::Bucket;
 use super::index::Walked;
 use super::read::ReadError;
 use super::store::{Store, WALK};
-use super::tree::Tree;
+use super::tree::{Tree, Visit};
 use super::{EventKind, Revision};
 
 /// How many hashes of compactions are remembered.
@@ -166,7 +166,7 @@ impl Store {
         from: Revision,
         to: i64,
         max: usize,
-        f: &mut dyn FnMut(Revision, bool, &[u8], &[u8]) -> ControlFlow<()>,
+        f: Visit<'_>,
     ) -> io::Result<Option<Revision>> {
         let (boundary, tree, tail) = {
             let recent = self.recent();

@@ -427,6 +427,7 @@ fn behaves_like_the_model() {
             run.step();
         }
         run.world.compact_all(100);
+        run.world.commit();
         run.check_hash();
         let before = run.world.store.hash_kv(run.model.revision);
         run.reopen();

@@ -7,6 +7,9 @@ use etch_disk::backend::{Bucket, Cursor, Snapshot};
 
 use super::Revision;
 
+/// Is shown stored changes: the revision, whether it is a tombstone, the key in the bucket, and the value.
+pub(super) type Visit<'v> = &'v mut dyn FnMut(Revision, bool, &[u8], &[u8]) -> ControlFlow<()>;
+
 /// A root of the B+tree.
 pub(super) struct Tree(Snapshot);
 
@@ -29,11 +32,7 @@ impl Tree {
     }
 
     /// Visits changes from a revision on, in order: revision, tombstone, the key in the bucket, the value.
-    pub fn scan(
-        &self,
-        from: Revision,
-        f: &mut dyn FnMut(Revision, bool, &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> io::Result<()> {
+    pub fn scan(&self, from: Revision, f: Visit<'_>) -> io::Result<()> {
         let mut cursor = self.0.cursor(Bucket::Key)?;
         let mut row = cursor.seek(&from.encode())?;
         while let Some((key, value)) = row {
