@@ -104,8 +104,12 @@ static MEMBER: &[Flag] = &[
         Time(|c| &mut c.grpc_keepalive_timeout),
         "Time that a pinged client has to answer (0 is any).",
     ),
-    flag("socket-reuse-port", Switch(|c| &mut c.socket_reuse_port), "Listen with SO_REUSEPORT."),
-    flag(
+    unheeded(
+        "socket-reuse-port",
+        Switch(|c| &mut c.socket_reuse_port),
+        "Listen with SO_REUSEPORT.",
+    ),
+    unheeded(
         "socket-reuse-address",
         Switch(|c| &mut c.socket_reuse_address),
         "Listen with SO_REUSEADDR.",
@@ -226,12 +230,12 @@ static CLUSTERING: &[Flag] = &[
         Text(|c| &mut c.discovery.srv_name),
         "Suffix of the service's name in those records.",
     ),
-    flag(
+    unheeded(
         "strict-reconfig-check",
         Switch(|c| &mut c.strict_reconfig_check),
         "Refuse membership changes that would lose the quorum.",
     ),
-    unheeded(
+    flag(
         "pre-vote",
         Switch(|c| &mut c.pre_vote),
         "Ask before an election whether it could be won.",
@@ -453,7 +457,7 @@ static FEATURES: &[Flag] = &[
         Time(|c| &mut c.watch_progress_notify_interval),
         "Time between two notices of progress on a quiet watch (0 is 10m).",
     ),
-    flag(
+    unheeded(
         "warning-apply-duration",
         Time(|c| &mut c.warning_apply_duration),
         "An entry that takes longer to apply is logged.",
@@ -482,7 +486,7 @@ static FEATURES: &[Flag] = &[
 ];
 
 static UNSAFE: &[Flag] = &[
-    unheeded(
+    flag(
         "force-new-cluster",
         Switch(|c| &mut c.force_new_cluster),
         "Make a cluster of one member out of the data.",

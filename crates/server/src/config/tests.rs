@@ -328,13 +328,14 @@ fn tls_and_tokens_are_refused_rather_than_left_out() {
 
 #[test]
 fn flags_without_effect_are_named_in_one_line() {
-    let (_, notes) = run(&["--bcrypt-cost=5", "--pre-vote", "--max-snapshots=9", "--name=x"], &[]);
+    let (_, notes) =
+        run(&["--bcrypt-cost=5", "--memory-mlock", "--max-snapshots=9", "--name=x"], &[]);
     let said: Vec<&Note> =
         notes.iter().filter(|note| note.message.contains("have no effect")).collect();
     assert_eq!(said.len(), 1);
     assert_eq!(
         said[0].fields[0].1,
-        serde_json::json!(["--max-snapshots", "--pre-vote", "--bcrypt-cost"])
+        serde_json::json!(["--max-snapshots", "--memory-mlock", "--bcrypt-cost"])
     );
     assert!(notes.iter().any(|note| note.message.starts_with("--max-snapshots is deprecated")));
     let (_, notes) = run(&["--name=x", "--max-txn-ops=5"], &[]);

@@ -11,6 +11,9 @@ use serde_json::json;
 pub(super) const UNSET_ADVERTISE: &str =
     "--advertise-client-urls is required when --listen-client-urls is set explicitly";
 
+/// Gates that this release opens and closes; the others do nothing.
+const HEEDED_GATES: [&str; 2] = ["LeaseCheckpoint", "LeaseCheckpointPersist"];
+
 impl Config {
     /// Checks everything, and opens the log that the configuration asks for.
     pub(super) fn validate(&self, notes: &mut Vec<Note>) -> Result<Logger, String> {
@@ -291,7 +294,7 @@ impl Config {
         let gates = &self.feature_gates;
         let moot: Vec<&str> = gates
             .all()
-            .filter(|(gate, open)| *open != gate.default)
+            .filter(|(gate, open)| *open != gate.default && !HEEDED_GATES.contains(&gate.name))
             .map(|(gate, _)| gate.name)
             .collect();
         if !moot.is_empty() {
