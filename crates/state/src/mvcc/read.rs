@@ -410,14 +410,9 @@ impl Store {
         }
         let body = match self.find(version.modified) {
             Found::Recent(event) => Body::Recent(event.kv.clone()),
-            Found::Tree(tree) => Body::Items(Items {
-                items: vec![Item { revision: version.modified, size: version.size }],
-                recent: Vec::new().into_iter(),
-                boundary: i64::MAX,
-                tree: Some(tree),
-                next: 0,
-                begun: None,
-            }),
+            Found::Tree(tree) => {
+                Body::Tree(tree, Item { revision: version.modified, size: version.size })
+            }
         };
         RangeReply::new((view.revision, 1, false), 1, field_len(version.size), body)
     }

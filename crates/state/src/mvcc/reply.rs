@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use etch_api::wire;
 
-use super::tree::Tree;
+use super::tree::{Tree, corrupt};
 use super::{Event, Revision};
 
 const KVS: u32 = 2;
@@ -21,12 +21,24 @@ pub(super) struct Item {
     pub size: u32,
 }
 
+impl Item {
+    /// The length was promised.
+    fn check(&self, kv: &[u8]) -> io::Result<()> {
+        if kv.len() == self.size as usize {
+            return Ok(());
+        }
+        Err(corrupt(self.revision, "is not as long as it was"))
+    }
+}
+
 /// What is to be sent of a range.
 pub(super) enum Body {
     /// No key.
     Empty,
     /// One version, found among the newest changes.
     Recent(Bytes),
+    /// One version, to be found in this root.
+    Tree(Tree, Item),
     /// Versions in the order of the answer.
     Items(Items),
     /// `kvs` fields that are encoded already.
@@ -115,19 +127,11 @@ impl RangeReply {
         match &mut self.body {
             Body::Items(items) => items.fill(out, target)?,
             Body::Encoded(bytes) => put_part(bytes, out, target),
-            Body::Recent(kv) => {
-                let mut field = BytesMut::with_capacity(field_len(kv.len() as u32));
-                field_head(kv.len(), &mut field);
-                if field.len() + kv.len() <= target - out.len() {
-                    out.put_slice(&field);
-                    out.put_slice(kv);
-                    self.body = Body::Empty;
-                } else {
-                    field.put_slice(kv);
-                    let mut field = field.freeze();
-                    put_part(&mut field, out, target);
-                    self.body = Body::Encoded(field);
-                }
+            Body::Recent(kv) => self.body = begin(kv, out, target),
+            Body::Tree(tree, item) => {
+                let kv = tree.get(item.revision)?;
+                item.check(kv)?;
+                self.body = begin(kv, out, target);
             }
             Body::Empty => {}
         }
@@ -141,6 +145,12 @@ impl RangeReply {
         if out.len() == target {
             return;
         }
+        if self.remaining() <= target - out.len() && self.remaining() == self.trailer_len() {
+            wire::field_varint(MORE, u64::from(self.more), out);
+            wire::field_varint(COUNT, self.count as u64, out);
+            self.filled = self.len;
+            return;
+        }
         let mut rest = BytesMut::new();
         wire::field_varint(MORE, u64::from(self.more), &mut rest);
         wire::field_varint(COUNT, self.count as u64, &mut rest);
@@ -148,6 +158,11 @@ impl RangeReply {
         let part = &rest[sent..(sent + target - out.len()).min(rest.len())];
         out.put_slice(part);
         self.filled += part.len();
+    }
+
+    fn trailer_len(&self) -> usize {
+        wire::field_varint_len(MORE, u64::from(self.more))
+            + wire::field_varint_len(COUNT, self.count as u64)
     }
 
     /// The whole body at once.
@@ -160,13 +175,21 @@ impl RangeReply {
     /// Copies what is still to be sent, and lets go of the B+tree's root: for readers so slow that the root
     /// would keep its pages from being used again.
     pub fn detach(&mut self) -> io::Result<()> {
-        let Body::Items(items) = &mut self.body else { return Ok(()) };
-        let trailer = wire::field_varint_len(MORE, u64::from(self.more))
-            + wire::field_varint_len(COUNT, self.count as u64);
-        let rest = (self.len - self.filled).saturating_sub(trailer);
-        let mut out = BytesMut::with_capacity(rest);
-        items.fill(&mut out, rest)?;
-        self.body = Body::Encoded(out.freeze());
+        let rest = self.remaining().saturating_sub(self.trailer_len());
+        let copied = match &mut self.body {
+            Body::Items(items) => {
+                let mut out = BytesMut::with_capacity(rest);
+                items.fill(&mut out, rest)?;
+                Body::Encoded(out.freeze())
+            }
+            Body::Tree(tree, item) => {
+                let kv = tree.get(item.revision)?;
+                item.check(kv)?;
+                Body::Recent(Bytes::copy_from_slice(kv))
+            }
+            Body::Recent(_) | Body::Encoded(_) | Body::Empty => return Ok(()),
+        };
+        self.body = copied;
         Ok(())
     }
 }
@@ -175,6 +198,19 @@ impl RangeReply {
 fn put_part(bytes: &mut Bytes, out: &mut BytesMut, target: usize) {
     let room = (target - out.len()).min(bytes.len());
     out.put_slice(&bytes.split_to(room));
+}
+
+/// Appends a version's field, or as much of it as there is room for: the rest is the body that is left.
+fn begin(kv: &[u8], out: &mut BytesMut, target: usize) -> Body {
+    if wire::field_bytes_len(KVS, kv.len()) <= target - out.len() {
+        wire::field_bytes(KVS, kv, out);
+        return Body::Empty;
+    }
+    let mut field = BytesMut::with_capacity(wire::field_bytes_len(KVS, kv.len()));
+    wire::field_bytes(KVS, kv, &mut field);
+    let mut field = field.freeze();
+    put_part(&mut field, out, target);
+    Body::Encoded(field)
 }
 
 impl Items {
@@ -198,19 +234,9 @@ impl Items {
             } else {
                 reader.as_mut().expect("an older item brought a root").get(item.revision)?
             };
-            if kv.len() != item.size as usize {
-                return Err(super::tree::corrupt(item.revision, "is not as long as it was"));
-            }
-            if field_len(item.size) <= target - out.len() {
-                field_head(kv.len(), out);
-                out.put_slice(kv);
-            } else {
-                let mut field = BytesMut::with_capacity(field_len(item.size));
-                field_head(kv.len(), &mut field);
-                field.put_slice(kv);
-                let mut field = field.freeze();
-                put_part(&mut field, out, target);
-                self.begun = Some(field);
+            item.check(kv)?;
+            if let Body::Encoded(rest) = begin(kv, out, target) {
+                self.begun = Some(rest);
             }
         }
         Ok(())
