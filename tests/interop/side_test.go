@@ -126,7 +126,7 @@ func (s *Side) Get(name string) int64 { s.mu.Lock(); defer s.mu.Unlock(); return
 
 // timeout is a context for one call of a test.
 func timeout() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience/3)
 	context.AfterFunc(ctx, cancel)
 	return ctx
 }
@@ -149,7 +149,7 @@ func method(name string) (path string, out protoreflect.MessageType) {
 func (s *Side) Call(name string, req proto.Message) (proto.Message, error) {
 	path, out := method(name)
 	resp := out.New().Interface()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience/3)
 	defer cancel()
 	err := s.Conn.Invoke(ctx, path, req, resp)
 	canonical(req, resp)

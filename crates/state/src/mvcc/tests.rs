@@ -628,3 +628,65 @@ fn a_stream_that_a_compaction_overtakes_ends() {
     batch.finish();
     assert!(matches!(chunks.next_chunk(), Err(ReadError::Request(Error::Compacted))));
 }
+
+/// The hashes that etcd 3.7.1 answered to the same requests, before compactions and after them.
+#[test]
+fn hashes_are_etcds() {
+    let mut world = World::new();
+    let mut batch = world.writer.begin();
+    for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("b", ""), ("c", "4")] {
+        batch.txn_begin();
+        if value.is_empty() {
+            batch.delete_range(&mut world.leases, &KeyRange::Single(bytes(key)));
+        } else {
+            batch.put(&mut world.leases, key.as_bytes(), value.as_bytes(), 0);
+        }
+        batch.txn_end();
+    }
+    batch.finish();
+    let hash = |world: &World, revision| {
+        let hash = world.store.hash_kv(revision).unwrap();
+        assert_eq!((hash.hash_revision, hash.current_revision), (revision, 6));
+        (hash.hash, hash.compact_revision)
+    };
+    let before = [1_827_592_406, 2_069_675_932, 1_125_682_900, 2_750_537_463];
+    for (i, expected) in before.into_iter().enumerate() {
+        assert_eq!(hash(&world, 3 + i as i64), (expected, -1));
+    }
+    let compact = |world: &mut World, at| {
+        let mut batch = world.writer.begin();
+        batch.compact(at).unwrap();
+        batch.finish();
+        world.compact_all(2);
+        world.commit();
+    };
+    compact(&mut world, 4);
+    let after = [(2_069_675_932, -1), (1_468_967_122, 4), (2_450_235_489, 4)];
+    assert_eq!([4, 5, 6].map(|revision| hash(&world, revision)), after);
+    compact(&mut world, 5);
+    let after = [(2_069_675_932, -1), (1_468_967_122, 4), (168_415_639, 5)];
+    assert_eq!([4, 5, 6].map(|revision| hash(&world, revision)), after);
+}
+
+#[test]
+fn another_backend_takes_the_place_of_this_one() {
+    let mut world = World::new();
+    fill(&mut world, 0..10, b"mine");
+    let mut reply = world.store.range(&all()).unwrap();
+    let mut leader = World::new();
+    fill(&mut leader, 0..30, b"leader's");
+    leader.commit();
+    let loaded = world.writer.restore(leader.store.backend()).unwrap();
+    assert!(loaded.attachments.is_empty());
+    assert_eq!((world.store.revision(), world.store.current_keys()), (31, 30));
+    assert_eq!(world.writer.pending_len(), 0, "what waited went with the old backend");
+    // A reply that was begun is finished as it was.
+    let mut out = BytesMut::new();
+    while reply.fill(&mut out, 10).unwrap() {}
+    let kvs = RangeResponse::decode(out.freeze()).unwrap().kvs;
+    assert!(kvs.len() == 10 && kvs.iter().all(|kv| kv.value == "mine"));
+    fill(&mut world, 5..6, b"next");
+    let body = world.store.range(&all()).unwrap().into_bytes().unwrap();
+    let kvs = RangeResponse::decode(body).unwrap().kvs;
+    assert_eq!((kvs.len(), kvs[5].mod_revision, kvs[5].version), (30, 32, 2));
+}
