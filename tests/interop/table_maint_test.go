@@ -176,6 +176,7 @@ func TestTableQuota(t *testing.T) {
 			if err != nil {
 				return errText(err)
 			}
+			mask(m)
 			return fmt.Sprint(m.(*pb.StatusResponse).Errors, m.(*pb.StatusResponse).DbSizeQuota)
 		}},
 		{"delete", func(s *Side) string {
