@@ -125,7 +125,7 @@ func oddities() []step {
 		rawStep("key-twice", services+"KV/Put", join(field(1, "first"), field(1, "second"), field(2, "v"))),
 		rawStep("unknown-field", services+"KV/Put", join(field(1, "unknown"), field(99, "x"), varint(98, 7))),
 		rawStep("wrong-wire-type", services+"KV/Put", join(varint(1, 5), field(2, "v"))),
-		rawStep("wrong-wire-type-and-key", services+"KV/Put", join(field(1, "wire"), varint(2, 5))),
+		rawStep("wrong-wire-type-and-key", services+"KV/Range", join(field(1, "wire"), field(3, "x"))),
 		rawStep("big-bool", services+"KV/Put", join(field(1, "bool"), varint(4, 77))),
 		rawStep("both-oneofs", services+"KV/Txn", join(field(2, string(join(field(1, string(field(1, "a"))), field(2, string(field(1, "oneof")))))))),
 		rawStep("oneof-merge", services+"KV/Txn", join(field(2, string(join(field(2, string(field(1, "merged"))), field(2, string(field(2, "value")))))))),

@@ -69,11 +69,6 @@ impl Log {
         self.offset + self.entries.len() as u64
     }
 
-    /// The index before the first entry that is still here.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
     /// Bytes of entries' data held.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -185,7 +180,7 @@ mod tests {
     fn compaction_keeps_the_term_of_the_last_entry_gone() {
         let mut log = log();
         log.compact(7);
-        assert_eq!((log.offset(), log.term(7).unwrap(), log.bytes()), (7, 2, 10));
+        assert_eq!((log.offset, log.term(7).unwrap(), log.bytes()), (7, 2, 10));
         let context = GetEntriesContext::empty(false);
         assert!(log.entries(7, 8, None, context).is_err());
     }

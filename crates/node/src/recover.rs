@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -311,9 +311,4 @@ impl Recovery {
         entries.extend(appended.iter().cloned());
         appended
     }
-}
-
-/// True if the directory holds a member's files, whoever wrote them.
-pub fn is_member_dir(disk: &dyn Disk, wal_dir: &Path) -> bool {
-    wal::exists(disk, wal_dir)
 }

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod driver;
+mod gauges;
 pub mod http;
 pub mod logging;
 pub mod member;

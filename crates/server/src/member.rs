@@ -18,7 +18,7 @@ use etch_state::lease::Lessor;
 use etch_state::members::Members;
 use etch_state::mvcc::Store;
 use etch_state::watch::Hub;
-use etch_state::{Flags, Quota, Reply, State};
+use etch_state::{Quota, Reply, State};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
@@ -65,8 +65,6 @@ pub struct Member {
     pub members: Arc<RwLock<Members>>,
     /// The alarms.
     pub alarms: Arc<RwLock<Alarms>>,
-    /// The alarms as every request looks at them.
-    pub flags: Arc<Flags>,
     /// The space quota.
     pub quota: Arc<Quota>,
     /// The B+tree, for whole-file reads.

@@ -55,6 +55,9 @@ pub fn run(config: &Config, log: &Logger) -> Result<(), String> {
     let recovery = recovery(config, &data_dir)?;
     let is_new = !wal::exists(disk.as_ref(), &recovery.wal_dir);
     config::log_starting(config, log, !is_new);
+    if is_new {
+        config.check_bootstrap()?;
+    }
     let listeners = bind(config, log)?;
     let recovered = recovery.open(&disk).map_err(|e| explain(&e, &recovery))?;
     log_recovered(&recovered, log);
@@ -342,7 +345,6 @@ impl Parts {
             hub: Arc::clone(state.hub()),
             members: Arc::clone(state.shared_members()),
             alarms: Arc::clone(state.shared_alarms()),
-            flags: Arc::clone(state.flags()),
             quota: Arc::clone(state.quota()),
             backend: Arc::clone(&self.backend),
             limits: request_limits(config),

@@ -18,5 +18,5 @@ pub mod watch;
 
 pub use apply::{Done, Effect};
 pub use quota::Quota;
-pub use state::{Flags, State, StateConfig};
+pub use state::{State, StateConfig};
 pub use txn::Reply;

@@ -39,21 +39,20 @@ pub(crate) struct Tables {
     pub members: Arc<RwLock<Members>>,
     pub alarms: Arc<RwLock<Alarms>>,
     pub quota: Arc<Quota>,
-    /// Copies of the alarms for those who look at each request.
-    pub flags: Arc<Flags>,
+    /// Copies of the alarms, for each entry looks at them.
+    pub flags: Flags,
     pub persist_checkpoints: bool,
 }
 
-/// The alarms as every request looks at them.
+/// The alarms as every entry looks at them.
 #[derive(Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     corrupt: AtomicBool,
     no_space: AtomicBool,
 }
 
 impl Flags {
-    /// True while the CORRUPT alarm is up: nothing may be shown or changed.
-    pub fn is_corrupt(&self) -> bool {
+    fn is_corrupt(&self) -> bool {
         self.corrupt.load(Ordering::Acquire)
     }
 
@@ -131,7 +130,7 @@ impl State {
             members: Arc::new(RwLock::new(members)),
             alarms: Arc::new(RwLock::new(alarms)),
             quota: Arc::new(Quota::new(config.quota_bytes, backend)),
-            flags: Arc::new(flags),
+            flags,
             persist_checkpoints: config.persist_checkpoints,
         };
         let hub = Hub::new(store.revision());
@@ -175,11 +174,6 @@ impl State {
     /// The quota.
     pub fn quota(&self) -> &Arc<Quota> {
         &self.tables.quota
-    }
-
-    /// The alarms that every request looks at.
-    pub fn flags(&self) -> &Arc<Flags> {
-        &self.tables.flags
     }
 
     /// The member table, for sharing.

@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_rpc::{
     CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply, Route,
@@ -148,11 +147,6 @@ impl Net {
         self.member.header.encode(range.revision, self.member.view.term(), out, 1);
         while range.fill(out, usize::MAX)? {}
         Ok(buffer.end())
-    }
-
-    /// Refuses to show data while the CORRUPT alarm is up.
-    pub fn check_corrupt(&self) -> Result<(), Error> {
-        if self.member.flags.is_corrupt() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
     /// Ends a call with an error.

@@ -15,7 +15,7 @@ use etch_state::mvcc::{Chunk, RangeReply};
 use etch_state::{quota, txn};
 
 use super::methods::Method;
-use super::{decode, internal, read_status, status};
+use super::{decode, decode_streamed, internal, read_status, status};
 use crate::driver::inbox::Command;
 use crate::net::Net;
 
@@ -44,9 +44,6 @@ pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 }
 
 fn answer_range(net: &Rc<Net>, began_ms: u64, request: &RangeRequest, reply: Reply) {
-    if let Err(error) = net.check_corrupt() {
-        return net.fail(Method::Range, began_ms, reply, status(error));
-    }
     let found = match net.member.store.range(request) {
         Ok(found) => found,
         Err(error) => return net.fail(Method::Range, began_ms, reply, read_status(&error)),
@@ -162,8 +159,7 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 
 fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
     let answer = move |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
-        let read = || net.member.store.read_txn(request).map_err(|error| read_status(&error));
-        let answer = net.check_corrupt().map_err(status).and_then(|()| read());
+        let answer = net.member.store.read_txn(request).map_err(|error| read_status(&error));
         net.conclude(Method::Txn, began_ms, reply, answer);
     };
     if txn::is_serializable(&request) || net.member.view.is_lone_leader() {
@@ -208,7 +204,7 @@ async fn stream_chunks(
     let Some(message) = messages.next().await? else {
         return Err(Status::new(Code::Internal, "cardinality violation: received no request message from non-server-streaming RPC"));
     };
-    let request: RangeRequest = decode(message)?;
+    let request: RangeRequest = decode_streamed(message)?;
     txn::check_range_stream(&request).map_err(|refused| match refused {
         txn::StreamRefusal::Request(error) => status(error),
         txn::StreamRefusal::Unimplemented(why) => Status::new(Code::Unimplemented, why),
@@ -216,7 +212,6 @@ async fn stream_chunks(
     if !request.serializable {
         net.member.linearize().await.map_err(status)?;
     }
-    net.check_corrupt().map_err(status)?;
     let mut chunks = net.member.store.range_stream(&request, net.member.limits.max_request_bytes);
     while let Some(chunk) = chunks.next_chunk().map_err(|error| read_status(&error))? {
         sender.send(framed(net, chunk).map_err(|error| internal(&error))?).await?;

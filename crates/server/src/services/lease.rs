@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::kv::refuse_for_space;
 use super::methods::Method;
-use super::{decode, status};
+use super::{decode, decode_streamed, status};
 use crate::net::Net;
 
 /// `LeaseGrant`. A lease without an id gets one here, so that the entry names it for every member.
@@ -49,7 +49,6 @@ pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 /// `LeaseTimeToLive`. An unknown lease has -1 seconds to live, and that is no error.
 pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
     let request: pb::LeaseTimeToLiveRequest = decode(message)?;
-    net.check_corrupt().map_err(status)?;
     let lessor = &net.member.lessor;
     let ttl = lessor.time_to_live(request.id, net.member.clock.now_ms());
     let response = pb::LeaseTimeToLiveResponse {
@@ -63,11 +62,10 @@ pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
 }
 
 /// `LeaseLeases`.
-pub fn leases(net: &Net) -> Result<Done, Status> {
-    net.check_corrupt().map_err(status)?;
-    let leases = net.member.lessor.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+pub fn leases(net: &Net) -> Done {
+    let leases = net.member.lessor.leases(net.member.clock.now_ms()).into_iter().map(|id| pb::LeaseStatus { id }).collect();
     let response = pb::LeaseLeasesResponse { header: None, leases };
-    Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
+    Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() }
 }
 
 /// `LeaseKeepAlive`: an answer for each request, with 0 seconds for a lease that is not there.
@@ -84,7 +82,7 @@ async fn keep_alives(
     sender: &StreamSender,
 ) -> Result<(), Status> {
     while let Some(message) = messages.next().await? {
-        let request: pb::LeaseKeepAliveRequest = decode(message)?;
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
         let ttl = renew(net, request.id).await.map_err(status)?;
         let response = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
         let done =
@@ -99,7 +97,6 @@ async fn keep_alives(
 /// Renews a lease. One that has run out is being revoked, and is gone once that is done: to answer before
 /// that would tell the client of a lease that it does not have, or of none while its keys are still there.
 async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
-    net.check_corrupt()?;
     loop {
         match net.member.lessor.renew(id, net.member.clock.now_ms()) {
             Ok(ttl) => return Ok(ttl),

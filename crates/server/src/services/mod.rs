@@ -42,11 +42,18 @@ pub fn internal(error: &std::io::Error) -> Status {
     Status::new(Code::Unknown, error.to_string())
 }
 
-/// Decodes a request, or says what a Go server would.
+/// Decodes a unary request, or says what a Go server would.
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|e| {
-        Status::new(Code::Internal, format!("grpc: error unmarshalling request: {e}"))
-    })
+    M::decode(message).map_err(|_| broken("grpc: error unmarshalling request"))
+}
+
+/// The same for a message of a stream.
+pub fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|_| broken("grpc: failed to unmarshal the received message"))
+}
+
+fn broken(what: &str) -> Status {
+    Status::new(Code::Internal, format!("{what}: proto: cannot parse invalid wire-format data"))
 }
 
 /// What every call is held to before its method sees it: the client's version must be text, and who asks
@@ -86,7 +93,7 @@ pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, rep
         Method::LeaseTimeToLive => {
             net.conclude(method, began_ms, reply, lease::time_to_live(net, message));
         }
-        Method::LeaseLeases => net.conclude(method, began_ms, reply, lease::leases(net)),
+        Method::LeaseLeases => net.conclude(method, began_ms, reply, Ok(lease::leases(net))),
         Method::Status => {
             net.conclude(method, began_ms, reply, Ok(maintenance::member_status(net)));
         }

@@ -12,7 +12,7 @@ use etch_rpc::{Code, MessageStream, Payload, Status, StreamSender};
 use etch_state::watch::{OutMessage, StreamConfig, StreamState};
 use tokio::sync::Notify;
 
-use super::decode;
+use super::decode_streamed;
 use crate::net::Net;
 
 /// Bytes of events made ready at a time; between two such steps requests are looked at.
@@ -70,6 +70,8 @@ async fn run(
     // Clients wait for the headers before they send their first request.
     sender.send_headers()?;
     let mut out = Vec::new();
+    // A client that has ended its side still gets events, as in etcd.
+    let mut open = true;
     loop {
         state.tick(net.member.clock.now_ms());
         let more = state
@@ -79,13 +81,13 @@ async fn run(
             let payloads: Vec<Payload> = out.drain(..).map(|m| payload(net, &m)).collect();
             sender.send_batch(payloads).await?;
         }
-        let reads = state.backlog() < BACKLOG;
+        let reads = open && state.backlog() < BACKLOG;
         if more {
             // Others on this thread get their turn, and a request that is there is taken.
             tokio::select! {
                 biased;
                 message = messages.next(), if reads => {
-                    if !handle(net, state, message?)? { return Ok(()) }
+                    open = handle(net, state, message?)?;
                 }
                 () = tokio::task::yield_now() => {}
             }
@@ -94,7 +96,7 @@ async fn run(
         let patience = state.next_tick().map(|at| at.saturating_sub(net.member.clock.now_ms()));
         tokio::select! {
             message = messages.next(), if reads => {
-                if !handle(net, state, message?)? { return Ok(()) }
+                open = handle(net, state, message?)?;
             }
             () = place.rung.notified() => {}
             () = sleep(patience) => {}
@@ -109,10 +111,10 @@ async fn sleep(patience_ms: Option<u64>) {
     }
 }
 
-/// Takes one request; false when the client has ended its side.
+/// Takes one request; false once the client has ended its side.
 fn handle(net: &Net, state: &mut StreamState, message: Option<Bytes>) -> Result<bool, Status> {
     let Some(message) = message else { return Ok(false) };
-    let request: WatchRequest = decode(message)?;
+    let request: WatchRequest = decode_streamed(message)?;
     let store = net.member.store.as_ref();
     match request.request_union {
         Some(RequestUnion::CreateRequest(create)) => state.create(&create, Ok(()), store),

@@ -15,7 +15,7 @@ mod tests;
 mod wheel;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use prost::Message;
 use crate::mvcc::LeaseHook;
 use crate::watch::Wake;
 use leader::Leader;
-use table::{EXPIRED, Lease, Table, lock};
+use table::{EXPIRED, Lease, Table, UNARMED, lock};
 
 pub use leader::RenewError;
 
@@ -53,6 +53,19 @@ impl Default for LessorConfig {
     }
 }
 
+/// What the metrics show.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Leases granted.
+    pub granted: AtomicU64,
+    /// Leases revoked, expired ones with them.
+    pub revoked: AtomicU64,
+    /// Leases renewed.
+    pub renewed: AtomicU64,
+    /// Leases named to be revoked because their time was over.
+    pub expired: AtomicU64,
+}
+
 /// All leases of a member. Shared: the methods that change replicated state are the node thread's, the
 /// others anybody's.
 pub struct Lessor {
@@ -67,6 +80,7 @@ pub struct Lessor {
     leader: Mutex<Leader>,
     /// Who waits for the end of an expired lease.
     waiters: Mutex<HashMap<i64, Vec<Arc<dyn Wake>>>>,
+    counts: Counts,
 }
 
 impl Lessor {
@@ -80,7 +94,13 @@ impl Lessor {
             primary: AtomicBool::new(false),
             leader: Mutex::new(Leader::default()),
             waiters: Mutex::new(HashMap::new()),
+            counts: Counts::default(),
         })
+    }
+
+    /// The figures for the metrics.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Forgets everything, before a snapshot is loaded.
@@ -178,11 +198,15 @@ impl Lessor {
         self.table.get(id).map(|lease| lock(&lease.keys).iter().cloned().collect())
     }
 
-    /// All leases, in the order of their grants.
-    pub fn leases(&self) -> Vec<i64> {
-        let mut all: Vec<_> = self.table.all();
-        all.sort_unstable_by_key(|lease| lease.number);
-        all.iter().map(|lease| lease.id).collect()
+    /// All leases: those first that end first, and those that end together in the order of their grants.
+    pub fn leases(&self, now_ms: u64) -> Vec<i64> {
+        let ends = |lease: &Lease| match lease.deadline.load(Ordering::Acquire) {
+            UNARMED => now_ms.saturating_add(lease.span_ms()),
+            deadline => deadline,
+        };
+        let mut all: Vec<_> = self.table.all().into_iter().map(|l| (ends(&l), l.number, l.id)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(.., id)| id).collect()
     }
 
     /// How many leases there are.

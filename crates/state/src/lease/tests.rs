@@ -82,7 +82,7 @@ fn revoking_names_the_keys_in_order_and_takes_the_row_out() {
     }
     lessor.attach_key(3, b"d");
     lessor.detach_key(9, b"b");
-    assert_eq!(lessor.leases(), [9, 3], "in order of grant");
+    assert_eq!(lessor.leases(0), [9, 3], "in order of grant");
     let mut batch = Batch::new();
     assert_eq!(lessor.revoke(9, &mut batch).unwrap(), ["a", "c"]);
     assert_eq!(batch.last(Bucket::Lease, &9_i64.to_be_bytes()), Some(None));

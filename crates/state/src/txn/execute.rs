@@ -126,7 +126,8 @@ fn run(
                 // Its header is there, and says nothing.
                 let mut response = BytesMut::new();
                 wire::field_head(1, 0, &mut response);
-                ran += run(batch, leases, choice, &mut response) - 1;
+                // The nested one stands for what it runs.
+                ran = ran - 1 + run(batch, leases, choice, &mut response);
                 put_op(4, &response, out);
             }
             None => wire::field_head(3, 0, out),
