@@ -18,7 +18,7 @@ use etch_disk::fs::{Disk, RealDisk};
 use etch_disk::snap::Snapshotter;
 use etch_disk::wal::{self, Preparer};
 use etch_node::{Commit, LogWrite, Node, Recovered, RecoverError, Recovery};
-use etch_rpc::Limits;
+use etch_rpc::{Limits, Stats};
 use etch_state::StateConfig;
 use etch_state::lease::LessorConfig;
 use etch_state::members::Member as MemberRow;
@@ -41,7 +41,7 @@ use crate::metrics::Metrics;
 use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
 use crate::net::port::Offer;
-use crate::{log_error, log_info, log_warn, notify};
+use crate::{gauges, log_error, log_info, log_warn, notify};
 
 /// The quota that 0 stands for, as in etcd.
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -231,6 +231,8 @@ impl Server {
 
         let (stop, stopped) = watch::channel(false);
         let limits = limits(config);
+        let stats: Vec<Arc<Stats>> = mailboxes.iter().map(|_| Arc::default()).collect();
+        gauges::add_sources(&member, stats.clone());
         let mut lanes = Vec::new();
         let mut nets = Vec::new();
         for (number, mailbox) in mailboxes.iter().enumerate() {
@@ -242,6 +244,7 @@ impl Server {
                 member: Arc::clone(&member),
                 mailbox: Arc::clone(mailbox),
                 accepted,
+                stats: Arc::clone(&stats[number]),
                 connections,
                 limits: limits.clone(),
                 stop: stopped.clone(),

@@ -143,6 +143,12 @@ impl<const N: usize, const COUNTER: bool> Labelled<N, COUNTER> {
         self.update(values, |value| *value = n);
     }
 
+    /// True if there is such a series.
+    pub fn has(&self, values: [&str; N]) -> bool {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.contains_key(&values.map(str::to_owned))
+    }
+
     fn update(&self, values: [&str; N], change: impl FnOnce(&mut i64)) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let key = values.map(str::to_owned);

@@ -37,6 +37,24 @@ struct Waiting {
     began_ms: u64,
 }
 
+/// Whether a call is one message each way or a stream, as the metrics tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// One message each way.
+    Unary,
+    /// A stream in either direction.
+    Stream,
+}
+
+impl Flow {
+    fn name(self) -> &'static str {
+        match self {
+            Flow::Unary => "unary",
+            Flow::Stream => "stream",
+        }
+    }
+}
+
 /// One net thread's own things. Everything on the thread shares it through `Rc`.
 pub struct Net {
     /// The member.
@@ -51,7 +69,9 @@ pub struct Net {
     doorbell: Arc<Doorbell>,
     streams: RefCell<HashMap<u64, Rc<Notify>>>,
     next_token: Cell<u64>,
-    rpc: Stats,
+    rpc: Arc<Stats>,
+    /// Calls of this turn by the version that their client names, for the metrics.
+    versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
 }
 
 /// Room for encoded replies, taken anew when it is used up.
@@ -59,7 +79,12 @@ const BUFFER: usize = 64 << 10;
 
 impl Net {
     /// The things of thread `number`.
-    pub fn new(member: Arc<Member>, number: usize, doorbell: Arc<Doorbell>) -> Rc<Self> {
+    pub fn new(
+        member: Arc<Member>,
+        number: usize,
+        doorbell: Arc<Doorbell>,
+        rpc: Arc<Stats>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             member,
             number,
@@ -70,7 +95,8 @@ impl Net {
             doorbell,
             streams: RefCell::default(),
             next_token: Cell::new(0),
-            rpc: Stats::default(),
+            rpc,
+            versions: RefCell::default(),
         })
     }
 
@@ -164,6 +190,24 @@ impl Net {
         }
     }
 
+    /// Counts a call by its client's version; the metrics hear of it once a turn.
+    pub fn requested(&self, version: Option<&[u8]>, flow: Flow) {
+        let version = version.unwrap_or(b"unknown");
+        let mut versions = self.versions.borrow_mut();
+        match versions.iter_mut().find(|(v, f, _)| v == version && *f == flow) {
+            Some((.., count)) => *count += 1,
+            None => versions.push((version.to_vec(), flow, 1)),
+        }
+    }
+
+    fn tell_versions(&self) {
+        for (version, flow, count) in self.versions.borrow_mut().drain(..) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let version = String::from_utf8_lossy(&version);
+            self.member.metrics.server.requests.add([&version, flow.name()], count);
+        }
+    }
+
     /// A place for a watch stream: the token that the doorbell will call it by, and what it waits on.
     pub fn add_stream(&self) -> (u64, Rc<Notify>) {
         let token = self.next_token.get();
@@ -214,6 +258,7 @@ impl Handler for NetHandler {
 
     fn batch_end(&self) {
         self.net.member.inbox.extend(&mut self.net.outbox.borrow_mut());
+        self.net.tell_versions();
     }
 
     fn stream(

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use etch_rpc::Limits;
+use etch_rpc::{Limits, Stats};
 use etch_state::watch::{Doorbell, Wake};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
@@ -34,6 +34,8 @@ pub struct NetThread {
     pub mailbox: Arc<Mailbox>,
     /// Connections for it.
     pub accepted: mpsc::UnboundedReceiver<Accepted>,
+    /// What its connections have done.
+    pub stats: Arc<Stats>,
     /// How many it has.
     pub connections: Arc<AtomicUsize>,
     /// What each connection may cost.
@@ -57,7 +59,7 @@ impl NetThread {
 
     async fn serve(mut self) {
         let doorbell = Doorbell::new(Arc::new(Rings(Arc::clone(&self.mailbox))));
-        let net = Net::new(self.member, self.number, doorbell);
+        let net = Net::new(self.member, self.number, doorbell, self.stats);
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
         let limits = Rc::new(self.limits);
         let mut connections = JoinSet::new();

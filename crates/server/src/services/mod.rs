@@ -22,7 +22,7 @@ use prost::Message;
 use self::methods::Method;
 use crate::log_warn;
 use crate::member::Member;
-use crate::net::Net;
+use crate::net::{Flow, Net};
 
 /// The table's error, as it is sent.
 pub fn status(error: Error) -> Status {
@@ -79,6 +79,7 @@ pub fn wants_leader(call: &CallInfo) -> bool {
 pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, reply: Reply) {
     let began_ms = net.member.clock.now_ms();
     net.member.metrics.started(method);
+    net.requested(call.metadata("client-api-version"), Flow::Unary);
     if let Err(error) = admit(&net.member, call) {
         return net.fail(method, began_ms, reply, status(error));
     }
@@ -150,6 +151,7 @@ pub async fn stream(
     sender: StreamSender,
 ) -> Status {
     net.member.metrics.started(method);
+    net.requested(call.metadata("client-api-version"), Flow::Stream);
     let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
     let status = match admit(&net.member, &call) {
         Err(error) => status(error),

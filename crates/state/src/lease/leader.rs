@@ -107,7 +107,10 @@ impl Lessor {
                 Ordering::Acquire,
             );
             match swap {
-                Ok(_) => return Ok(lease.ttl),
+                Ok(_) => {
+                    self.counts.renewed.fetch_add(1, Ordering::Relaxed);
+                    return Ok(lease.ttl);
+                }
                 Err(now_there) => deadline = now_there,
             }
         }
@@ -166,6 +169,7 @@ impl Lessor {
             match lease.give_up(now_ms) {
                 Ok(()) => {
                     out.push(id);
+                    self.counts.expired.fetch_add(1, Ordering::Relaxed);
                     wheel.insert(now_ms + self.config.retry_ms, (id, number));
                 }
                 Err(deadline) => wheel.insert(deadline, (id, number)),

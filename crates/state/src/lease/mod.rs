@@ -144,6 +144,7 @@ impl Lessor {
         if self.primary.load(Ordering::Acquire) {
             lock(&self.leader).fresh.push((id, lease.number));
         }
+        self.counts.granted.fetch_add(1, Ordering::Relaxed);
         Ok(lease.ttl)
     }
 
@@ -158,6 +159,7 @@ impl Lessor {
         // From here on no renewal succeeds, not even by one who holds the lease already.
         lease.deadline.store(EXPIRED, Ordering::Release);
         self.table.remove(id);
+        self.counts.revoked.fetch_add(1, Ordering::Relaxed);
         batch.delete(Bucket::Lease, id.to_be_bytes());
         let keys: Vec<Bytes> = std::mem::take(&mut *lock(&lease.keys)).into_iter().collect();
         if !keys.is_empty() {
