@@ -55,7 +55,9 @@ pub fn run(root: &Path) -> Result<(), String> {
 
 fn check_file(name: &str, text: &str, found: &mut Vec<String>) {
     if !text.starts_with("//!") {
-        found.push(format!("{name}: the first line must be `//!`: what lives here, and what does not"));
+        found.push(format!(
+            "{name}: the first line must be `//!`: what lives here, and what does not"
+        ));
     }
     let lines = text.lines().count();
     if lines > LINES_MAX {

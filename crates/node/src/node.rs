@@ -213,7 +213,13 @@ impl<T> Node<T> {
 
     /// Proposes a request: its kind and the client's own bytes. The caller gets the outcome in a later
     /// turn, or why it was not even tried. Without a caller nobody is told.
-    pub fn propose(&mut self, header: &Header<'_>, kind: RequestKind, body: &[u8], caller: Option<T>) {
+    pub fn propose(
+        &mut self,
+        header: &Header<'_>,
+        kind: RequestKind,
+        body: &[u8],
+        caller: Option<T>,
+    ) {
         if let Err(why) = self.admit(kind) {
             return self.refuse(caller, why);
         }
@@ -316,7 +322,9 @@ impl<T> Node<T> {
 
     /// True if everything applied is in the B+tree.
     pub fn is_settled(&self) -> bool {
-        !self.committed.busy && !self.state.has_pending() && self.committed.index == self.state.index()
+        !self.committed.busy
+            && !self.state.has_pending()
+            && self.committed.index == self.state.index()
     }
 
     /// Ends the node: whoever waits is told that the server stops.

@@ -117,7 +117,8 @@ impl Recovery {
         let exists = wal::exists(disk.as_ref(), &self.wal_dir);
         if !exists && !self.may_create {
             return Err(RecoverError::Refused(
-                "cannot join an existing cluster: this release serves a cluster of one member".into(),
+                "cannot join an existing cluster: this release serves a cluster of one member"
+                    .into(),
             ));
         }
         self.prepare_snap_dir(disk.as_ref())?;
@@ -164,9 +165,11 @@ impl Recovery {
             )));
         }
         let member = &self.new_member;
-        let identity = Identity { member: member.id, cluster: cluster_id(std::slice::from_ref(member)) };
+        let identity =
+            Identity { member: member.id, cluster: cluster_id(std::slice::from_ref(member)) };
         let metadata = Metadata::of(identity.member, identity.cluster).encode_to_vec();
-        let change = ConfChange::of(0, ConfChangeType::ConfChangeAddNode, member.id, member.to_json());
+        let change =
+            ConfChange::of(0, ConfChangeType::ConfChangeAddNode, member.id, member.to_json());
         let first = raftpb::Entry::typed(
             EntryType::EntryConfChange,
             1,
@@ -184,14 +187,7 @@ impl Recovery {
         let log = Log::new(0, 0, vec![entry_to_raft(&first)], hard_state, ConfState::default());
         let conf_state = ConfState::default();
         let member = MemberParts { state, log, conf_state, snapshot_index: 0, durable_commit: 1 };
-        Ok(Recovered {
-            identity,
-            member,
-            wal,
-            backend,
-            is_new: true,
-            torn: None,
-        })
+        Ok(Recovered { identity, member, wal, backend, is_new: true, torn: None })
     }
 
     /// A member that has been here before.
@@ -213,8 +209,9 @@ impl Recovery {
             )));
         }
         let (mut wal, found) = Wal::open(Arc::clone(disk), &self.wal_dir, &at, self.wal)?;
-        let metadata = Metadata::decode(found.metadata.clone())
-            .map_err(|e| RecoverError::Refused(format!("the WAL's metadata cannot be read: {e}")))?;
+        let metadata = Metadata::decode(found.metadata.clone()).map_err(|e| {
+            RecoverError::Refused(format!("the WAL's metadata cannot be read: {e}"))
+        })?;
         let identity = Identity { member: metadata.node_id(), cluster: metadata.cluster_id() };
         let mut entries = found.entries;
         let mut hard_state = found.hard_state;
@@ -232,7 +229,8 @@ impl Recovery {
         // The B+tree holds only what was committed, so its index is as good as a recorded commit.
         let mut commit = durable_commit.max(state.index()).max(snapshot_index);
         if self.force_new_cluster {
-            let forced = self.force_alone(&state, identity.member, commit, &mut entries, &hard_state);
+            let forced =
+                self.force_alone(&state, identity.member, commit, &mut entries, &hard_state);
             commit = forced.last().map_or(commit, raftpb::Entry::index);
             hard_state = raftpb::HardState::of(hard_state.term(), hard_state.vote(), commit);
             wal.append(&wal::Batch { entries: forced, hard_state: Some(hard_state.clone()) })?;
@@ -304,7 +302,8 @@ impl Recovery {
         let mut appended = Vec::new();
         for other in others {
             index += 1;
-            let change = ConfChange::of(0, ConfChangeType::ConfChangeRemoveNode, other, Bytes::new());
+            let change =
+                ConfChange::of(0, ConfChangeType::ConfChangeRemoveNode, other, Bytes::new());
             let data = Bytes::from(change.encode_to_vec());
             appended.push(raftpb::Entry::typed(EntryType::EntryConfChange, term, index, data));
         }

@@ -41,7 +41,8 @@ impl<T> Node<T> {
         self.upkeep(out);
         self.commit_if_due(out);
         let replies = &mut out.replies;
-        self.reads.release(self.state.index(), |caller| replies.push((caller, Ok(Reply::default()))));
+        self.reads
+            .release(self.state.index(), |caller| replies.push((caller, Ok(Reply::default()))));
         out.replies.extend(self.early.drain(..).map(|(caller, why)| (caller, Err(why))));
     }
 
@@ -120,7 +121,8 @@ impl<T> Node<T> {
         let mut rest = &entries[..];
         while let Some(first) = rest.first() {
             if first.entry_type == EntryType::EntryNormal {
-                let run = rest.iter().take_while(|e| e.entry_type == EntryType::EntryNormal).count();
+                let run =
+                    rest.iter().take_while(|e| e.entry_type == EntryType::EntryNormal).count();
                 let (now, later) = rest.split_at(run);
                 let batch = now.iter().map(|e| (e.index, e.term, &e.data));
                 self.state.apply(batch, &mut done);
@@ -238,7 +240,8 @@ impl<T> Node<T> {
             || self.state.pending_changes() >= self.config.commit_changes
             || self.clock.now_ms >= self.clock.commit_due;
         let dirty = self.state.has_pending() || self.committed.index < index;
-        if self.committed.busy || !dirty && !self.committed.snapshot_wanted || !due && !snapshot_due {
+        if self.committed.busy || !dirty && !self.committed.snapshot_wanted || !due && !snapshot_due
+        {
             return;
         }
         if self.written.commit < index {

@@ -167,11 +167,15 @@ where
         self.wire.begin_turn();
         self.poll_drain(cx);
         let mut over = None;
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             self.turn.take_again();
             over = self.round(cx);
             if over.is_some() || !self.turn.take_again() {
                 break;
+            }
+            if round == ROUNDS {
+                // There is more to do, in a turn of its own: others are due first.
+                cx.waker().wake_by_ref();
             }
         }
         let written = match self.wire.flush(cx) {
@@ -183,7 +187,7 @@ where
         if let Some(closed) = over {
             return Poll::Ready(closed);
         }
-        self.balance(written);
+        self.balance(written, cx);
         self.judge(cx)
     }
 
@@ -208,11 +212,15 @@ where
 
     /// While the socket keeps up, senders may go on; while it does not and
     /// there is much to write, nothing more is read.
-    fn balance(&mut self, written: bool) {
+    fn balance(&mut self, written: bool, cx: &mut Context<'_>) {
         if written {
             self.shared.kept_up();
         }
-        self.wire.pause(!written && !self.shared.may_send());
+        let resumed = self.wire.pause(!written && !self.shared.may_send());
+        if resumed {
+            // Nobody has asked the socket meanwhile, so that it would wake nobody.
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn accept(

@@ -121,9 +121,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         self.0.borrow_mut().meter.take()
     }
 
-    /// Stops or resumes reading.
-    pub(crate) fn pause(&self, paused: bool) {
-        self.0.borrow_mut().paused = paused;
+    /// Stops or resumes reading; says whether it was stopped and goes on now.
+    pub(crate) fn pause(&self, paused: bool) -> bool {
+        std::mem::replace(&mut self.0.borrow_mut().paused, paused) && !paused
     }
 
     /// Since when the socket has taken nothing of what is to be written.

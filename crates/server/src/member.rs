@@ -2,7 +2,7 @@
 //! to its node. Not here: anything that belongs to one thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use etch_api::Error;
@@ -201,7 +201,8 @@ impl http::Member for Asked {
     }
 
     fn serializable_read(&self) -> Result<(), String> {
-        let request = RangeRequest { key: Bytes::from_static(b"a"), limit: 1, ..RangeRequest::default() };
+        let request =
+            RangeRequest { key: Bytes::from_static(b"a"), limit: 1, ..RangeRequest::default() };
         self.store.range(&request).map(drop).map_err(|e| e.to_string())
     }
 

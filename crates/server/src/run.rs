@@ -2,9 +2,9 @@
 //! flags mean (`config`), and what the threads do (`driver`, `net`).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use etch_disk::backend::{self, Bolt};
 use etch_disk::fs::{Disk, RealDisk};
 use etch_disk::snap::Snapshotter;
 use etch_disk::wal::{self, Preparer};
-use etch_node::{Commit, LogWrite, Node, Recovered, RecoverError, Recovery};
+use etch_node::{Commit, LogWrite, Node, RecoverError, Recovered, Recovery};
 use etch_rpc::{Limits, Stats};
 use etch_state::StateConfig;
 use etch_state::lease::LessorConfig;
@@ -108,7 +108,9 @@ fn recovery(config: &Config, data_dir: &Path) -> Result<Recovery, String> {
 
 fn explain(error: &RecoverError, recovery: &Recovery) -> String {
     match error {
-        RecoverError::Wal(e) => format!("cannot open the WAL in {}: {e}", recovery.wal_dir.display()),
+        RecoverError::Wal(e) => {
+            format!("cannot open the WAL in {}: {e}", recovery.wal_dir.display())
+        }
         other => other.to_string(),
     }
 }
@@ -155,7 +157,11 @@ fn bind(config: &Config, log: &Logger) -> Result<Vec<Listener>, String> {
 }
 
 fn listen(url: &Url, offer: Offer) -> std::io::Result<Listener> {
-    if url.is_unix() { Listener::unix(Path::new(&url.socket_path()), offer) } else { Listener::tcp(&url.host, offer) }
+    if url.is_unix() {
+        Listener::unix(Path::new(&url.socket_path()), offer)
+    } else {
+        Listener::tcp(&url.host, offer)
+    }
 }
 
 /// Makes our name and client URLs known to the cluster, through the log. Once that is applied, so is
@@ -173,7 +179,11 @@ fn publish(config: &Config, member: &Arc<Member>) -> Result<(), String> {
     loop {
         let (sender, receiver) = oneshot::channel();
         let caller = Caller::Task(sender);
-        member.inbox.push(Command::Propose(RequestKind::ClusterMemberAttrSet, body.clone(), caller));
+        member.inbox.push(Command::Propose(
+            RequestKind::ClusterMemberAttrSet,
+            body.clone(),
+            caller,
+        ));
         match receiver.blocking_recv().unwrap_or(Err(Error::Stopped)) {
             Ok(_) => break,
             Err(Error::Stopped) => return Err("the node has stopped".into()),
@@ -487,7 +497,9 @@ fn request_limits(config: &Config) -> RequestLimits {
 fn limits(config: &Config) -> Limits {
     let largest = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
     Limits {
-        max_concurrent_streams: config.max_concurrent_streams.min(Limits::default().max_concurrent_streams),
+        max_concurrent_streams: config
+            .max_concurrent_streams
+            .min(Limits::default().max_concurrent_streams),
         max_recv_message: largest.saturating_add(512 << 10),
         keepalive_min_time: config.grpc_keepalive_min_time,
         keepalive_interval: Some(config.grpc_keepalive_interval).filter(|t| !t.is_zero()),

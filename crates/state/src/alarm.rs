@@ -45,7 +45,12 @@ impl Alarms {
     }
 
     /// Raises an alarm. It is in the answer whether it was up before or not.
-    pub(crate) fn activate(&mut self, member_id: u64, kind: AlarmType, batch: &mut Batch) -> AlarmMember {
+    pub(crate) fn activate(
+        &mut self,
+        member_id: u64,
+        kind: AlarmType,
+        batch: &mut Batch,
+    ) -> AlarmMember {
         let row = AlarmMember { member_id, alarm: kind as i32 };
         if self.up.insert((row.alarm, member_id)) {
             batch.put(Bucket::Alarm, Bytes::from(row.encode_to_vec()), Bytes::new());

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use etch_api::internal::{InternalEntry, RequestKind, decode_entry};
 use etch_api::pb::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest,
-    LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, PutRequest, RangeRequest, TxnRequest,
-    alarm_request::AlarmAction,
+    AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, DeleteRangeRequest,
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, PutRequest,
+    RangeRequest, TxnRequest, alarm_request::AlarmAction,
 };
 use etch_api::pb::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
@@ -165,7 +165,12 @@ impl Applying<'_> {
             if !lessor.exists(id) {
                 return Err(Error::LeaseNotFound);
             }
-            lessor.checkpoint(id, remaining, self.tables.persist_checkpoints, self.batch.pending_mut());
+            lessor.checkpoint(
+                id,
+                remaining,
+                self.tables.persist_checkpoints,
+                self.batch.pending_mut(),
+            );
         }
         Ok((self.reply(Bytes::new()), Effect::None))
     }

@@ -29,7 +29,12 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Where clients reach it.
-    #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(
+        rename = "clientURLs",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub client_urls: Vec<String>,
 }
 
@@ -225,7 +230,11 @@ impl Members {
                 self.validate_urls(&context.member)
             }
             ConfChangeType::ConfChangeRemoveNode => {
-                if self.members.contains_key(&id) { Ok(()) } else { Err(Error::MemberNotFound) }
+                if self.members.contains_key(&id) {
+                    Ok(())
+                } else {
+                    Err(Error::MemberNotFound)
+                }
             }
             ConfChangeType::ConfChangeUpdateNode => {
                 if !self.members.contains_key(&id) {
@@ -238,9 +247,10 @@ impl Members {
 
     /// No two members may share a peer URL.
     fn validate_urls(&self, candidate: &Member) -> Result<(), Error> {
-        let taken = self.iter().filter(|m| m.id != candidate.id).any(|m| {
-            m.peer_urls.iter().any(|url| candidate.peer_urls.contains(url))
-        });
+        let taken = self
+            .iter()
+            .filter(|m| m.id != candidate.id)
+            .any(|m| m.peer_urls.iter().any(|url| candidate.peer_urls.contains(url)));
         if taken { Err(Error::PeerUrlExist) } else { Ok(()) }
     }
 
@@ -251,7 +261,8 @@ impl Members {
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
                 let context = parse_context(change);
                 if context.is_promote {
-                    let member = self.members.get_mut(&id).expect("validated: the learner is there");
+                    let member =
+                        self.members.get_mut(&id).expect("validated: the learner is there");
                     member.is_learner = false;
                 } else {
                     self.members.insert(id, Member { id, ..context.member });
@@ -339,7 +350,8 @@ mod tests {
 
     #[test]
     fn ids_are_those_that_etcd_gives() {
-        let member = Member::new("default", &urls(&["http://localhost:2380"]), "etcd-cluster", None);
+        let member =
+            Member::new("default", &urls(&["http://localhost:2380"]), "etcd-cluster", None);
         assert_eq!(format!("{:x}", member.id), "8e9e05c52164694d");
         assert_eq!(format!("{:x}", cluster_id(&[member])), "cdf818194e3a8c32");
     }
@@ -351,7 +363,8 @@ mod tests {
         let json = member.to_json();
         assert_eq!(&json[..], br#"{"id":7,"peerURLs":["http://127.0.0.1:2380"],"name":"m1"}"#);
         let read: Member =
-            serde_json::from_slice(br#"{"id":7,"peerURLs":null,"name":"x","clientURLs":null}"#).unwrap();
+            serde_json::from_slice(br#"{"id":7,"peerURLs":null,"name":"x","clientURLs":null}"#)
+                .unwrap();
         assert_eq!(read, Member { id: 7, name: "x".into(), ..Member::default() });
     }
 

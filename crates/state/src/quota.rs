@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use etch_disk::backend::Backend;
 use etch_api::pb::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op::Request};
+use etch_disk::backend::Backend;
 
 /// Bytes that a lease takes.
 pub const LEASE_COST: u64 = 64;

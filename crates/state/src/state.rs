@@ -134,16 +134,7 @@ impl State {
             persist_checkpoints: config.persist_checkpoints,
         };
         let hub = Hub::new(store.revision());
-        Ok(Self {
-            store,
-            writer,
-            hub,
-            tables,
-            index,
-            term,
-            noted: (index, term),
-            committing: 0,
-        })
+        Ok(Self { store, writer, hub, tables, index, term, noted: (index, term), committing: 0 })
     }
 
     /// The index of the last entry applied.
@@ -223,7 +214,12 @@ impl State {
     }
 
     /// Applies a change of the membership, or says why it changes nothing.
-    pub fn apply_change(&mut self, index: u64, term: u64, change: &ConfChange) -> Result<(), Error> {
+    pub fn apply_change(
+        &mut self,
+        index: u64,
+        term: u64,
+        change: &ConfChange,
+    ) -> Result<(), Error> {
         assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
         (self.index, self.term) = (index, term);
         let verdict = self.members().validate(change);

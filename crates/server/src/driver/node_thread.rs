@@ -37,7 +37,8 @@ impl NodeThread {
     pub fn run(mut self) {
         let mut commands = Vec::new();
         let mut out = Output::default();
-        let mut batches: Vec<Vec<(usize, Outcome)>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        let mut batches: Vec<Vec<(usize, Outcome)>> =
+            self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut stopping = false;
         loop {
             let patience = self.node.wake_at().saturating_sub(self.clock.now_ms());
@@ -58,7 +59,9 @@ impl NodeThread {
     fn handle(&mut self, command: Command) {
         let nobody = Header::default();
         match command {
-            Command::Propose(kind, body, caller) => self.node.propose(&nobody, kind, &body, Some(caller)),
+            Command::Propose(kind, body, caller) => {
+                self.node.propose(&nobody, kind, &body, Some(caller))
+            }
             Command::ProposePhysical(body, caller) => {
                 self.node.propose_physical_compaction(&nobody, &body, caller);
             }

@@ -24,7 +24,9 @@ pub fn log(log: &Logger, node: &Node<Caller>, note: &Note) {
         Note::ConfChange(Some(why)) => {
             log_warn!(log, "refused a configuration change", "error" => why.message());
         }
-        Note::Removed => log_warn!(log, "server error", "error" => "the member has been permanently removed from the cluster"),
+        Note::Removed => {
+            log_warn!(log, "server error", "error" => "the member has been permanently removed from the cluster")
+        }
         Note::QuotaExceeded => log_warn!(log, "message exceeded backend quota; raising alarm"),
         Note::SnapshotSaved(index) => {
             log_info!(log, "noted snapshot in WAL", "snapshot-index" => *index);

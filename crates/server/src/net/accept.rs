@@ -53,7 +53,9 @@ impl Listener {
     /// Where it listens, as people read it.
     pub fn address(&self) -> String {
         match &self.socket {
-            Bound::Tcp(socket) => socket.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()),
+            Bound::Tcp(socket) => {
+                socket.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string())
+            }
             Bound::Unix(_, path) => path.display().to_string(),
         }
     }
@@ -78,7 +80,12 @@ pub fn run(listeners: Vec<Listener>, lanes: Vec<Lane>, log: Logger, stop: watch:
         let lanes = Arc::new(lanes);
         let mut ports = Vec::new();
         for listener in listeners {
-            ports.push(tokio::spawn(accept(listener, Arc::clone(&lanes), log.clone(), stop.clone())));
+            ports.push(tokio::spawn(accept(
+                listener,
+                Arc::clone(&lanes),
+                log.clone(),
+                stop.clone(),
+            )));
         }
         for port in ports {
             let _ = port.await;

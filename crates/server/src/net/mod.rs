@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etch_api::internal::RequestKind;
 use etch_rpc::{
-    CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply, Route,
-    Stats, Status, StreamSender,
+    CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply,
+    Route, Stats, Status, StreamSender,
 };
 use etch_state::mvcc::RangeReply;
 use etch_state::watch::Doorbell;

@@ -110,9 +110,7 @@ async fn speak<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
             serve_connection(io, handler, peer, limits, stopped(stop)).await;
             Ok(())
         }
-        Protocol::Http1 => {
-            serve_pages(io, &net.member.site, offer.pages(), stopped(stop)).await
-        }
+        Protocol::Http1 => serve_pages(io, &net.member.site, offer.pages(), stopped(stop)).await,
     }
 }
 

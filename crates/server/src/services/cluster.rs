@@ -59,8 +59,8 @@ pub async fn list(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
 /// it has started, and members of this release cannot reach one another.
 pub async fn add(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     let request: pb::MemberAddRequest = decode(message)?;
-    let peer_urls = urls::parse_peer_urls(&request.peer_ur_ls)
-        .map_err(|_| status(Error::MemberBadUrls))?;
+    let peer_urls =
+        urls::parse_peer_urls(&request.peer_ur_ls).map_err(|_| status(Error::MemberBadUrls))?;
     let mut member = Member::new("", &peer_urls, "", Some(unix_ms() / 1000));
     member.is_learner = request.is_learner;
     check_add(net, &member).map_err(status)?;

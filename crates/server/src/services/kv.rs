@@ -13,9 +13,10 @@ use etch_api::wire;
 use etch_rpc::{Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender};
 use etch_state::mvcc::{Chunk, RangeReply};
 use etch_state::{quota, txn};
+use prost::{DecodeError, Message as _};
 
 use super::methods::Method;
-use super::{decode, decode_streamed, internal, read_status, status};
+use super::{broken, decode, decode_streamed, internal, read_status, status};
 use crate::driver::inbox::Command;
 use crate::net::Net;
 
@@ -141,9 +142,9 @@ pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) 
 
 /// `Txn`. One that only reads does not go through the log.
 pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<TxnRequest>(message.clone()) {
+    let request = match TxnRequest::decode(message.clone()) {
         Ok(request) => request,
-        Err(status) => return net.fail(Method::Txn, began_ms, reply, status),
+        Err(error) => return net.fail(Method::Txn, began_ms, reply, broken_txn(&error)),
     };
     if let Err(error) = txn::check_txn(&request, net.member.limits.max_txn_ops) {
         return net.fail(Method::Txn, began_ms, reply, status(error));
@@ -155,6 +156,15 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
         return refuse_for_space(net, Method::Txn, began_ms, reply);
     }
     net.propose(RequestKind::Txn, message, Method::Txn, reply);
+}
+
+/// A transaction nested deeper than a decoder goes has more operations than any may have: each level is
+/// at least one.
+fn broken_txn(error: &DecodeError) -> Status {
+    if error.to_string().ends_with("recursion limit reached") {
+        return status(Error::TooManyOps);
+    }
+    broken("grpc: error unmarshalling request")
 }
 
 fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
@@ -189,7 +199,11 @@ pub fn compact(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 }
 
 /// `RangeStream`: the same answer in chunks, all of one revision.
-pub async fn range_stream(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+pub async fn range_stream(
+    net: Rc<Net>,
+    mut messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
     match stream_chunks(&net, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,
@@ -202,7 +216,10 @@ async fn stream_chunks(
     sender: &StreamSender,
 ) -> Result<(), Status> {
     let Some(message) = messages.next().await? else {
-        return Err(Status::new(Code::Internal, "cardinality violation: received no request message from non-server-streaming RPC"));
+        return Err(Status::new(
+            Code::Internal,
+            "cardinality violation: received no request message from non-server-streaming RPC",
+        ));
     };
     let request: RangeRequest = decode_streamed(message)?;
     txn::check_range_stream(&request).map_err(|refused| match refused {

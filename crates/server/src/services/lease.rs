@@ -63,7 +63,13 @@ pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
 
 /// `LeaseLeases`.
 pub fn leases(net: &Net) -> Done {
-    let leases = net.member.lessor.leases(net.member.clock.now_ms()).into_iter().map(|id| pb::LeaseStatus { id }).collect();
+    let leases = net
+        .member
+        .lessor
+        .leases(net.member.clock.now_ms())
+        .into_iter()
+        .map(|id| pb::LeaseStatus { id })
+        .collect();
     let response = pb::LeaseLeasesResponse { header: None, leases };
     Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() }
 }

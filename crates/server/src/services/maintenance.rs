@@ -16,7 +16,7 @@ use etch_state::version::{ETCD, Version};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use super::{decode, internal, read_status, status};
+use super::{decode, decode_streamed, internal, read_status, status};
 use crate::driver::inbox::Command;
 use crate::log_info;
 use crate::net::Net;
@@ -196,10 +196,13 @@ async fn send_snapshot(
     messages: &mut MessageStream,
     sender: &StreamSender,
 ) -> Result<(), Status> {
-    while messages.next().await?.is_some() {}
+    let no_request = || Status::new(Code::Internal, "no request");
+    let message = messages.next().await?.ok_or_else(no_request)?;
+    decode_streamed::<pb::SnapshotRequest>(message)?;
     // What is acknowledged is in the snapshot: it is committed to the file first.
     net.member.commit_everything().await.map_err(status)?;
-    let version = net.member.members().storage_version().map_or_else(String::new, |v| v.to_string());
+    let version =
+        net.member.members().storage_version().map_or_else(String::new, |v| v.to_string());
     let file = net.member.backend.snapshot();
     let total = file.size();
     log_info!(net.member.log, "sending database snapshot to client", "total-bytes" => total);

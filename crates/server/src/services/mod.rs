@@ -98,7 +98,9 @@ pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, rep
         Method::Status => {
             net.conclude(method, began_ms, reply, Ok(maintenance::member_status(net)));
         }
-        Method::AuthStatus => net.conclude(method, began_ms, reply, Ok(auth::status(&net.member))),
+        Method::AuthStatus => {
+            net.conclude(method, began_ms, reply, auth::status(&net.member, message))
+        }
         _ => {
             let net = Rc::clone(net);
             tokio::task::spawn_local(async move {

@@ -52,8 +52,7 @@ pub async fn watch(net: Rc<Net>, mut messages: MessageStream, sender: StreamSend
         ..StreamConfig::default()
     };
     let now = net.member.clock.now_ms();
-    let mut state =
-        StreamState::new(&net.member.hub, net.doorbell(), place.token, now, config);
+    let mut state = StreamState::new(&net.member.hub, net.doorbell(), place.token, now, config);
     match run(&net, &place, &mut state, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,

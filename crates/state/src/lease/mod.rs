@@ -206,7 +206,8 @@ impl Lessor {
             UNARMED => now_ms.saturating_add(lease.span_ms()),
             deadline => deadline,
         };
-        let mut all: Vec<_> = self.table.all().into_iter().map(|l| (ends(&l), l.number, l.id)).collect();
+        let mut all: Vec<_> =
+            self.table.all().into_iter().map(|l| (ends(&l), l.number, l.id)).collect();
         all.sort_unstable();
         all.into_iter().map(|(.., id)| id).collect()
     }

@@ -222,14 +222,18 @@ impl Store {
         key: Bytes,
         stored: &[u8],
     ) -> Arc<Event> {
-        let previous = self.index().get(&key, revision.main - 1).map(|version| version.modified);
+        let previous = || self.index().get(&key, revision.main - 1).map(|version| version.modified);
         let event = if tombstone {
+            let previous = previous();
             let modified = revision.main;
             let kv = KeyValue { key: &key, modified, ..KeyValue::default() };
             let mut out = bytes::BytesMut::with_capacity(kv.encoded_len());
             kv.encode(&mut out);
             Event::new(revision, EventKind::Delete, key, out.freeze(), previous)
         } else {
+            // A key that is created has no previous version, even if it was deleted just before.
+            let created = KeyValue::decode(stored).is_none_or(|kv| kv.created == revision.main);
+            let previous = if created { None } else { previous() };
             let kv = Bytes::copy_from_slice(stored);
             Event::new(revision, EventKind::Put, key, kv, previous)
         };

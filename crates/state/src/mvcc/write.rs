@@ -74,7 +74,6 @@ impl Writer {
             state: &mut self.state,
             events: Vec::new(),
             start: 0,
-            deleted: false,
         }
     }
 
@@ -112,8 +111,6 @@ pub struct WriteBatch<'a> {
     pub(super) events: Vec<Arc<Event>>,
     /// Where the open transaction's events start.
     start: usize,
-    /// The open transaction has deleted something.
-    deleted: bool,
 }
 
 impl WriteBatch<'_> {
@@ -126,7 +123,6 @@ impl WriteBatch<'_> {
     pub fn txn_end(&mut self) -> i64 {
         self.state.revision = self.read_revision();
         self.start = self.events.len();
-        self.deleted = false;
         self.state.revision
     }
 
@@ -188,7 +184,9 @@ impl WriteBatch<'_> {
         let stats = self.store.stats();
         stats.puts.add(1);
         stats.put_bytes.add(len as u64);
-        self.event(EventKind::Put, at, key, whole, put.previous);
+        // A key that is created has no previous version, even if it was deleted just before.
+        let previous = put.previous.filter(|_| put.created != at.main);
+        self.event(EventKind::Put, at, key, whole, previous);
         at.main
     }
 
@@ -232,11 +230,11 @@ impl WriteBatch<'_> {
     ) {
         // A watcher sees what stood before the transaction, not before the change.
         let previous = match previous.map(|version| version.modified) {
-            Some(earlier) if earlier.main < at.main => Some(earlier),
-            None if !self.deleted => None,
-            _ => self.index.get(&key, at.main - 1).map(|version| version.modified),
+            Some(same) if same.main == at.main => {
+                self.index.get(&key, at.main - 1).map(|version| version.modified)
+            }
+            other => other,
         };
-        self.deleted |= kind == EventKind::Delete;
         self.events.push(Arc::new(Event::new(at, kind, key, kv, previous)));
     }
 
