@@ -2,6 +2,7 @@
 //! driver's matter.
 
 use etch_api::Error;
+use etch_api::internal::RequestKind;
 use etch_api::pb::raftpb::ConfState;
 use etch_disk::backend::Batch;
 use etch_disk::wal;
@@ -82,12 +83,20 @@ pub struct Output<T> {
     pub replies: Vec<(T, Result<Reply, Error>)>,
     /// A commit for the B+tree.
     pub commit: Option<Commit>,
+    /// How many requests of a kind were applied, and whether with success.
+    pub applied: Vec<(RequestKind, bool, u64)>,
     /// What happened.
     pub notes: Vec<Note>,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Self {
-        Self { log: Vec::new(), replies: Vec::new(), commit: None, notes: Vec::new() }
+        Self {
+            log: Vec::new(),
+            replies: Vec::new(),
+            commit: None,
+            applied: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 }

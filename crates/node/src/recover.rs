@@ -233,7 +233,7 @@ impl Recovery {
                 self.force_alone(&state, identity.member, commit, &mut entries, &hard_state);
             commit = forced.last().map_or(commit, raftpb::Entry::index);
             hard_state = raftpb::HardState::of(hard_state.term(), hard_state.vote(), commit);
-            wal.append(&wal::Batch { entries: forced, hard_state: Some(hard_state.clone()) })?;
+            wal.append(&wal::Batch { entries: forced, hard_state: Some(hard_state) })?;
             wal.sync()?;
         } else {
             self.check_membership(&state, identity.member)?;

@@ -182,7 +182,8 @@ impl<T> Node<T> {
 
     /// Outcomes find their callers; what they entail is begun.
     fn settle(&mut self, done: Vec<Done>, out: &mut Output<T>) {
-        for Done { id, result, effect } in done {
+        for Done { id, result, effect, kind } in done {
+            count(&mut out.applied, kind, result.is_ok());
             let caller = self.pending.take(id);
             match effect {
                 Effect::None => {}
@@ -297,6 +298,14 @@ impl<T> Node<T> {
             to = applied;
         }
         log.compact(to);
+    }
+}
+
+fn count(applied: &mut Vec<(RequestKind, bool, u64)>, kind: Option<RequestKind>, ok: bool) {
+    let Some(kind) = kind else { return };
+    match applied.iter_mut().find(|(k, o, _)| (*k, *o) == (kind, ok)) {
+        Some((.., count)) => *count += 1,
+        None => applied.push((kind, ok, 1)),
     }
 }
 

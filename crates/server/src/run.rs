@@ -379,6 +379,7 @@ impl Parts {
             mailboxes: core.mailboxes.to_vec(),
             wal: log_writes,
             backend: commit_sender,
+            metrics: Arc::clone(core.metrics),
             clock: core.clock,
             log: core.log.clone(),
         };

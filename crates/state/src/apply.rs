@@ -49,6 +49,8 @@ pub struct Done {
     pub result: Result<Reply, Error>,
     /// What else it brings about.
     pub effect: Effect,
+    /// What was asked; none if we do not know such a request.
+    pub kind: Option<RequestKind>,
 }
 
 type Outcome = Result<(Reply, Effect), Error>;
@@ -66,7 +68,7 @@ impl Applying<'_> {
             Ok((reply, effect)) => (Ok(reply), effect),
             Err(why) => (Err(why), Effect::None),
         };
-        Done { id: entry.id, result, effect }
+        Done { id: entry.id, result, effect, kind: entry.kind }
     }
 
     fn dispatch(&mut self, entry: &InternalEntry) -> Outcome {
@@ -134,6 +136,8 @@ impl Applying<'_> {
 
     fn compact(&mut self, request: &CompactionRequest) -> Outcome {
         self.batch.compact(request.revision)?;
+        // etcd learns the revision for its answer by reading a range, and counts that.
+        self.batch.stats().ranges.add(1);
         Ok((self.reply(Bytes::new()), Effect::Compaction(request.revision)))
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etch_api::internal::Header;
 use etch_node::{Commit, LogWrite, Node, Output};
@@ -13,6 +13,7 @@ use super::inbox::{Caller, Command, Inbox, Outcome};
 use super::mailbox::Mailbox;
 use super::notes;
 use crate::logging::Logger;
+use crate::metrics::{Metrics, Op};
 
 /// What the thread works with.
 pub struct NodeThread {
@@ -26,6 +27,8 @@ pub struct NodeThread {
     pub wal: Sender<LogWrite>,
     /// To the B+tree's thread.
     pub backend: Sender<Commit>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
     /// The process's clock.
     pub clock: Clock,
     /// The log.
@@ -48,7 +51,9 @@ impl NodeThread {
                 stopping |= matches!(command, Command::Stop);
                 self.handle(command);
             }
+            let began = Instant::now();
             self.node.turn(&mut out);
+            self.count_applied(&mut out, began);
             let sent = self.hand_out(&mut out, &mut batches);
             if !sent || stopping && self.node.is_settled() {
                 return;
@@ -79,6 +84,22 @@ impl NodeThread {
             Command::Stop => {
                 self.node.stop();
                 self.node.hurry_commit();
+            }
+        }
+    }
+
+    /// A turn's time is shared out among the requests that it has applied.
+    fn count_applied(&self, out: &mut Output<Caller>, began: Instant) {
+        let total: u64 = out.applied.iter().map(|(.., count)| count).sum();
+        if total == 0 {
+            return;
+        }
+        let each = began.elapsed().as_nanos() / u128::from(total);
+        let each = Duration::from_nanos(u64::try_from(each).unwrap_or(u64::MAX));
+        for (kind, ok, count) in out.applied.drain(..) {
+            if let Some(op) = Op::of(kind) {
+                let took = each * u32::try_from(count).unwrap_or(u32::MAX);
+                self.metrics.ops.applied(op, ok, took, count);
             }
         }
     }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use etch_api::internal::RequestKind;
+
 use super::text::Page;
 use super::value::Histogram;
 
@@ -33,6 +35,27 @@ pub enum Op {
     ClusterMemberAttrSet,
     /// A downgrade begun or ended.
     DowngradeInfoSet,
+}
+
+impl Op {
+    /// What an entry of this kind is counted as, if it is counted.
+    pub fn of(kind: RequestKind) -> Option<Op> {
+        Some(match kind {
+            RequestKind::Range => Op::Range,
+            RequestKind::Put => Op::Put,
+            RequestKind::DeleteRange => Op::DeleteRange,
+            RequestKind::Txn => Op::Txn,
+            RequestKind::Compaction => Op::Compaction,
+            RequestKind::LeaseGrant => Op::LeaseGrant,
+            RequestKind::LeaseRevoke => Op::LeaseRevoke,
+            RequestKind::LeaseCheckpoint => Op::LeaseCheckpoint,
+            RequestKind::Alarm => Op::Alarm,
+            RequestKind::ClusterVersionSet => Op::ClusterVersionSet,
+            RequestKind::ClusterMemberAttrSet => Op::ClusterMemberAttrSet,
+            RequestKind::DowngradeInfoSet => Op::DowngradeInfoSet,
+            _ => return None,
+        })
+    }
 }
 
 const OPS: [(Op, &str); 12] = [

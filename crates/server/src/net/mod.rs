@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::internal::RequestKind;
@@ -185,6 +186,10 @@ impl Net {
     pub fn handled(&self, method: Method, began_ms: u64, code: etch_rpc::Code) {
         let took_ms = self.member.clock.now_ms().saturating_sub(began_ms);
         self.member.metrics.handled(method, code, took_ms);
+        if let Some(op) = method.op() {
+            let took = Duration::from_millis(took_ms);
+            self.member.metrics.ops.requested(op, code == etch_rpc::Code::Ok, took);
+        }
         if took_ms > self.member.limits.slow_call_ms {
             services::log_slow_call(&self.member, method, took_ms);
         }

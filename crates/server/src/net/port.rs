@@ -1,7 +1,6 @@
 //! One connection: what it speaks, and who answers. Not here: accepting (`accept`), gRPC methods
 //! (`services`), and what the pages say (`http`).
 
-use std::future::Future;
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -115,9 +114,7 @@ async fn speak<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 /// Completes when the server stops.
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + 'static {
-    async move {
-        // The sender goes only when the server has stopped.
-        let _ = stop.wait_for(|stopped| *stopped).await;
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender goes only when the server has stopped.
+    let _ = stop.wait_for(|stopped| *stopped).await;
 }

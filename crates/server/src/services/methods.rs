@@ -2,6 +2,8 @@
 
 use etch_rpc::Route;
 
+use crate::metrics::Op;
+
 /// How messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -108,6 +110,21 @@ fn unknown(path: &str) -> Route {
 }
 
 impl Method {
+    /// What a call that goes through the log is counted as.
+    pub fn op(self) -> Option<Op> {
+        Some(match self {
+            Method::Range => Op::Range,
+            Method::Put => Op::Put,
+            Method::DeleteRange => Op::DeleteRange,
+            Method::Txn => Op::Txn,
+            Method::Compact => Op::Compaction,
+            Method::LeaseGrant => Op::LeaseGrant,
+            Method::LeaseRevoke => Op::LeaseRevoke,
+            Method::Alarm => Op::Alarm,
+            _ => return None,
+        })
+    }
+
     /// The method with this number, as [`route`] gave it out.
     pub fn from_number(number: u16) -> Method {
         Self::ALL[usize::from(number)]

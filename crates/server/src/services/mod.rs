@@ -59,10 +59,9 @@ fn broken(what: &str) -> Status {
 /// What every call is held to before its method sees it: the client's version must be text, and who asks
 /// for a leader must find one.
 pub fn admit(member: &Member, call: &CallInfo) -> Result<(), Error> {
-    if let Some(version) = call.metadata("client-api-version") {
-        if std::str::from_utf8(version).is_err() {
-            return Err(Error::InvalidClientApiVersion);
-        }
+    let version = call.metadata("client-api-version").unwrap_or_default();
+    if std::str::from_utf8(version).is_err() {
+        return Err(Error::InvalidClientApiVersion);
     }
     if wants_leader(call) && member.view.leader() == 0 {
         return Err(Error::NoLeader);
