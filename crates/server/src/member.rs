@@ -229,6 +229,11 @@ impl http::Member for Asked {
         self.identity.cluster
     }
 
+    fn raft(&self) -> [u64; 5] {
+        let view = &self.view;
+        [self.identity.member, view.leader(), view.term(), view.committed(), view.applied()]
+    }
+
     fn members(&self) -> Vec<http::MemberInfo> {
         let info = |m: &etch_state::members::Member| http::MemberInfo {
             id: m.id,

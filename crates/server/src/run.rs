@@ -79,6 +79,7 @@ fn recovery(config: &Config, data_dir: &Path) -> Result<Recovery, String> {
     };
     let peer_urls = config::urls::strings(&config.initial_advertise_peer_urls);
     let new_member = MemberRow::new(&config.name, &peer_urls, &config.initial_cluster_token, None);
+    let asked_for = config.given.contains("name") && config.given.contains("initial-advertise-peer-urls");
     let quota_bytes = match config.quota_backend_bytes {
         0 => DEFAULT_QUOTA,
         bytes => u64::try_from(bytes).unwrap_or(0),
@@ -89,6 +90,7 @@ fn recovery(config: &Config, data_dir: &Path) -> Result<Recovery, String> {
     Ok(Recovery {
         wal_dir,
         snap_dir: member_dir.join("snap"),
+        claimed: asked_for.then(|| (config.name.clone(), peer_urls)),
         new_member,
         may_create: config.initial_cluster_state != "existing",
         force_new_cluster: config.force_new_cluster,

@@ -76,6 +76,8 @@ pub trait Member {
     fn cluster_id(&self) -> u64;
     /// The members.
     fn members(&self) -> Vec<MemberInfo>;
+    /// Raft's state: our id, the leader's, the term, the committed and the applied index.
+    fn raft(&self) -> [u64; 5];
 }
 
 /// What the pages take from the configuration.
@@ -263,8 +265,15 @@ impl<M: Member> Site<M> {
         }
         let (_, limit) = open_files();
         let line = serde_json::to_string(&self.settings.command_line).unwrap_or_default();
+        let [id, leader, term, commit, applied] = self.member.raft();
+        let state = if id == leader { "StateLeader" } else { "StateFollower" };
+        let raft = format!(
+            "{{\"id\":\"{id:x}\",\"term\":{term},\"commit\":{commit},\"lead\":\"{leader:x}\",\
+             \"raftState\":\"{state}\",\"applied\":{applied}}}"
+        );
         let text = format!(
-            "{{\n\"cmdline\": {line},\n\"file_descriptor_limit\": {limit},\n\"release\": \"{}\"\n}}\n",
+            "{{\n\"cmdline\": {line},\n\"file_descriptor_limit\": {limit},\n\"raft.status\": {raft},\n\
+             \"release\": \"{}\"\n}}\n",
             release()
         );
         page("application/json; charset=utf-8", text)

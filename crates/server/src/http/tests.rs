@@ -69,6 +69,10 @@ impl Member for Fake {
         0x9c7d_1ab7_e21c_2e2f
     }
 
+    fn raft(&self) -> [u64; 5] {
+        [1, self.leader, 2, 10, 9]
+    }
+
     fn members(&self) -> Vec<MemberInfo> {
         let default = MemberInfo {
             id: 543_920_851_605_942_143,
