@@ -79,7 +79,8 @@ fn recovery(config: &Config, data_dir: &Path) -> Result<Recovery, String> {
     };
     let peer_urls = config::urls::strings(&config.initial_advertise_peer_urls);
     let new_member = MemberRow::new(&config.name, &peer_urls, &config.initial_cluster_token, None);
-    let asked_for = config.given.contains("name") && config.given.contains("initial-advertise-peer-urls");
+    let asked_for =
+        config.given.contains("name") && config.given.contains("initial-advertise-peer-urls");
     let quota_bytes = match config.quota_backend_bytes {
         0 => DEFAULT_QUOTA,
         bytes => u64::try_from(bytes).unwrap_or(0),

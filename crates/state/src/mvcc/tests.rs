@@ -242,8 +242,10 @@ impl Run {
                 }
             }
             let before = self.model.alive(change.at.main - 1);
-            let expected =
-                before.get(&change.key).filter(|_| change.at.main > self.model.compacted);
+            let created = change.kv.as_ref().is_some_and(|kv| kv.create_revision == change.at.main);
+            let expected = before
+                .get(&change.key)
+                .filter(|_| change.at.main > self.model.compacted && !created);
             if change.at.main > self.model.compacted {
                 assert_eq!(event.previous, expected.map(|(at, _)| *at), "{change:?}");
             }

@@ -202,7 +202,11 @@ impl Index {
         mut f: impl FnMut(Revision),
     ) -> Walked {
         self.pass(&KeyRange::All, after, budget, |_, history| {
-            if let Some(Entry { revision, alive: Some(_) }) = kept(history, revision) {
+            // etcd names nothing where the key was deleted and written again in that transaction.
+            let ends = |e: &&Entry| e.revision.main == revision && e.alive.is_none();
+            if let Some(Entry { revision, alive: Some(_) }) = kept(history, revision)
+                && history.iter().find(ends).is_none()
+            {
                 f(revision);
             }
             ControlFlow::Continue(())

@@ -226,15 +226,18 @@ impl Record {
         stays
     }
 
-    /// The put that a compaction at `at` keeps of those up to there.
+    /// The put that etcd says a compaction at `at` keeps of those up to there. It names none where the key
+    /// was deleted and written again in that very transaction, for it looks at the generation that ends
+    /// there; its hashes follow from that.
     pub fn kept(&self, at: i64, histories: &Histories) -> Option<Revision> {
-        let item = if self.latest.main <= at {
-            &self.latest
-        } else {
-            let older = &self.history(histories)?.older;
-            &older[older.partition_point(|item| item.main <= at).checked_sub(1)?]
-        };
-        (!item.is_tombstone()).then(|| item.revision())
+        let older = self.history(histories).map_or(&[][..], |h| &h.older);
+        let upto = &older[..older.partition_point(|item| item.main <= at)];
+        let latest = (self.latest.main <= at).then_some(&self.latest);
+        let mut back = latest.into_iter().chain(upto.iter().rev());
+        let item = back.next()?;
+        let ends_here = |item: &Item| item.main == at && item.is_tombstone();
+        let reborn = back.take_while(|item| item.main == at).any(ends_here);
+        (!item.is_tombstone() && !reborn).then(|| item.revision())
     }
 
     /// The changes in a span of main revisions.
