@@ -18,6 +18,9 @@ mod turn;
 mod upkeep;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use node::{Config, Node};
 pub use output::{Commit, LogWrite, Note, Output, SaveSnapshot};
 pub use recover::{Identity, MemberParts, RecoverError, Recovered, Recovery};

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -220,11 +220,23 @@ impl Recovery {
         let mut wal = Wal::create(Arc::clone(disk), &self.wal_dir, &metadata, self.wal)?;
         wal.append(&batch)?;
         wal.sync()?;
+        self.sync_new_directories(disk.as_ref())?;
         let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
         let log = Log::new(0, 0, vec![entry_to_raft(&first)], hard_state, ConfState::default());
         let conf_state = ConfState::default();
         let member = MemberParts { state, log, conf_state, snapshot_index: 0, durable_commit: 1 };
         Ok(Recovered { identity, member, wal, backend, is_new: true, torn: None })
+    }
+
+    /// New directories are as durable as their names: every one that may be new is flushed, from the files'
+    /// own up to the one that the data directory stands in.
+    fn sync_new_directories(&self, disk: &dyn Disk) -> Result<(), RecoverError> {
+        for dir in self.snap_dir.ancestors().take(4).chain(self.wal_dir.ancestors().skip(1).take(3))
+        {
+            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            disk.sync_dir(dir).map_err(|e| RecoverError::Io(dir.into(), e))?;
+        }
+        Ok(())
     }
 
     /// A member that has been here before.
