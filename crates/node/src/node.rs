@@ -103,8 +103,6 @@ pub(crate) struct Committed {
     pub saving: Option<SaveSnapshot>,
     /// The index of the newest raft snapshot.
     pub snapshot_index: u64,
-    /// A raft snapshot is wanted with the next commit, whatever the count says.
-    pub snapshot_wanted: bool,
 }
 
 /// Callers that wait for more than their own entry.
@@ -311,12 +309,6 @@ impl<T> Node<T> {
 
     /// A commit now, rather than when it is due.
     pub fn hurry_commit(&mut self) {
-        self.committed.hurry = true;
-    }
-
-    /// A raft snapshot at the next commit, whatever the count says.
-    pub fn force_snapshot(&mut self) {
-        self.committed.snapshot_wanted = true;
         self.committed.hurry = true;
     }
 

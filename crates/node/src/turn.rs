@@ -241,8 +241,7 @@ impl<T> Node<T> {
             || self.state.pending_changes() >= self.config.commit_changes
             || self.clock.now_ms >= self.clock.commit_due;
         let dirty = self.state.has_pending() || self.committed.index < index;
-        if self.committed.busy || !dirty && !self.committed.snapshot_wanted || !due && !snapshot_due
-        {
+        if self.committed.busy || !snapshot_due && !(dirty && due) {
             return;
         }
         if self.written.commit < index {
@@ -251,7 +250,7 @@ impl<T> Node<T> {
             }
             return;
         }
-        let snapshot = (snapshot_due || self.committed.snapshot_wanted).then(|| SaveSnapshot {
+        let snapshot = snapshot_due.then(|| SaveSnapshot {
             index,
             term: self.state.term(),
             conf_state: convert::conf_state_to_wal(&self.conf_state),
@@ -264,7 +263,6 @@ impl<T> Node<T> {
         self.committed.busy = true;
         self.committed.taken += 1;
         self.committed.hurry = false;
-        self.committed.snapshot_wanted = false;
         self.committed.saving.clone_from(&snapshot);
         self.clock.commit_due = self.clock.now_ms + self.config.commit_interval_ms;
         out.commit = Some(Commit { batch, revision, index, snapshot });

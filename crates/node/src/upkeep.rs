@@ -3,7 +3,7 @@
 
 use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
-use etch_api::pb::etcdserverpb::LeaseRevokeRequest;
+use etch_api::pb::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use etch_api::pb::membershippb::ClusterVersionSetRequest;
 use etch_state::members::Member;
 use etch_state::mvcc::Step;
@@ -94,6 +94,20 @@ impl<T> Node<T> {
             let body = revoke.encode_to_vec();
             self.propose(&Header::default(), RequestKind::LeaseRevoke, &body, None);
         }
+        self.write_down_leases();
+    }
+
+    /// What is left of long leases goes into the log from time to time, where the feature gate asks for it,
+    /// so that a new leader does not begin their time anew.
+    fn write_down_leases(&mut self) {
+        let due = self.state.lessor().due_checkpoints(self.clock.now_ms, LEASES_MAX);
+        if due.is_empty() {
+            return;
+        }
+        let written = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+        let checkpoints = due.into_iter().map(written).collect();
+        let body = LeaseCheckpointRequest { checkpoints }.encode_to_vec();
+        self.propose(&Header::default(), RequestKind::LeaseCheckpoint, &body, None);
     }
 
     /// A cluster whose members are all of this release is of this release's version.
