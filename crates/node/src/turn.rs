@@ -241,7 +241,7 @@ impl<T> Node<T> {
             || self.state.pending_changes() >= self.config.commit_changes
             || self.clock.now_ms >= self.clock.commit_due;
         let dirty = self.state.has_pending() || self.committed.index < index;
-        if self.committed.busy || !snapshot_due && !(dirty && due) {
+        if self.committed.busy || !(snapshot_due || dirty && due) {
             return;
         }
         if self.written.commit < index {

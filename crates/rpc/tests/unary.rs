@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use common::*;
 use etch_rpc::*;
@@ -93,6 +95,20 @@ fn bodies_in_parts_and_large() {
         }
         // The end of the stream is not waited for.
         assert_eq!(response.await.expect("response").status(), 200);
+    });
+}
+
+/// All of it is there at once, and nothing comes later that would wake the connection again.
+#[test]
+fn a_message_longer_than_a_turn_reads_arrives() {
+    run(async {
+        let limits = Limits { read_per_turn: 512, ..Limits::default() };
+        let (_served, client) = connect(limits).await;
+        let message = vec![9; 60_000];
+        let body = frame(&message);
+        let answered = tokio::time::timeout(Duration::from_secs(60), call(&client, "Echo", body));
+        let got = answered.await.expect("the connection goes on by itself");
+        assert_eq!(got.body, frame(&message));
     });
 }
 
