@@ -14,7 +14,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, MessageType};
 use raft::{RawNode, StateRole};
 
 use crate::log::Log;
-use crate::output::SaveSnapshot;
+use crate::output::{Commit, SaveSnapshot};
 use crate::pending::Pending;
 use crate::reads::Reads;
 use crate::recover::MemberParts;
@@ -93,10 +93,12 @@ pub(crate) struct Written {
 pub(crate) struct Committed {
     /// The index that it holds.
     pub index: u64,
-    /// A commit is under way.
+    /// A commit is taken, and not done yet.
     pub busy: bool,
-    /// Commits handed out since the start.
+    /// Commits taken since the start.
     pub taken: u64,
+    /// The one that was taken and waits for the WAL.
+    pub staged: Option<Commit>,
     /// Somebody wants a commit now.
     pub hurry: bool,
     /// The raft snapshot that is being saved along with it.

@@ -158,6 +158,25 @@ fn the_file_waits_for_the_log() {
     assert!(world.out.commit.is_some());
 }
 
+/// The B+tree is committed while writes keep coming: it does not wait for a pause.
+#[test]
+fn commits_go_on_under_load() {
+    let mut world = World::open(MemDisk::new());
+    let mut commits = 0;
+    for n in 0..100 {
+        world.put("a", n);
+        world.now_ms += 10;
+        world.turn();
+        // The next write is in flight before the last one is applied, as under load.
+        world.put("b", n);
+        world.flush();
+        world.turn();
+        commits += u32::from(world.out.commit.is_some());
+        world.commit();
+    }
+    assert!(commits >= 15, "{commits} commits in 1,000 ms");
+}
+
 /// invariant I5: whatever a crash takes away, what was acknowledged is there, and the revision has not fallen.
 #[test]
 fn acknowledged_writes_survive_a_crash_at_any_step() {

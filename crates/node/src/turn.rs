@@ -39,7 +39,8 @@ impl<T> Node<T> {
             self.handle(ready, out);
         }
         self.upkeep(out);
-        self.commit_if_due(out);
+        self.commit_if_due();
+        self.release_commit(out);
         let replies = &mut out.replies;
         self.reads
             .release(self.state.index(), |caller| replies.push((caller, Ok(Reply::default()))));
@@ -232,9 +233,8 @@ impl<T> Node<T> {
         out.replies.extend(waiting.map(|caller| (caller, Err(Error::NoSpace))));
     }
 
-    /// Hands out a commit of the B+tree when it is due, but none beyond what the WAL durably records as
-    /// committed.
-    fn commit_if_due(&mut self, out: &mut Output<T>) {
+    /// Takes a commit of the B+tree when it is due: everything applied so far, whatever comes in meanwhile.
+    fn commit_if_due(&mut self) {
         let index = self.state.index();
         let snapshot_due = index - self.committed.snapshot_index > self.config.snapshot_count;
         let due = self.committed.hurry
@@ -242,12 +242,6 @@ impl<T> Node<T> {
             || self.clock.now_ms >= self.clock.commit_due;
         let dirty = self.state.has_pending() || self.committed.index < index;
         if self.committed.busy || !(snapshot_due || dirty && due) {
-            return;
-        }
-        if self.written.commit < index {
-            if self.written.in_flight.is_empty() && self.written.held.is_some() {
-                self.write(0, &[], None, out);
-            }
             return;
         }
         let snapshot = snapshot_due.then(|| SaveSnapshot {
@@ -259,13 +253,23 @@ impl<T> Node<T> {
             version: self.state.members().version(),
         });
         let (batch, revision) = self.state.take_commit();
-        assert!(self.written.commit >= index, "invariant I4: the file would run ahead of the log");
         self.committed.busy = true;
         self.committed.taken += 1;
         self.committed.hurry = false;
         self.committed.saving.clone_from(&snapshot);
         self.clock.commit_due = self.clock.now_ms + self.config.commit_interval_ms;
-        out.commit = Some(Commit { batch, revision, index, snapshot });
+        self.committed.staged = Some(Commit { batch, revision, index, snapshot });
+    }
+
+    /// Hands out the commit that was taken once the WAL durably records its index as committed (invariant
+    /// I4). Under load the next write does; at rest one is made for it.
+    fn release_commit(&mut self, out: &mut Output<T>) {
+        let Some(staged) = &self.committed.staged else { return };
+        if self.written.commit >= staged.index {
+            out.commit = self.committed.staged.take();
+        } else if self.written.in_flight.is_empty() && self.written.held.is_some() {
+            self.write(0, &[], None, out);
+        }
     }
 
     /// What follows a finished commit: a saved snapshot is noted in the WAL and lets the log be cut;
