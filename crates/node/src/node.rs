@@ -141,6 +141,8 @@ pub struct Node<T> {
 
 /// Callers beyond this many are refused: the queue before raft is bounded.
 const PENDING_MAX: usize = 100_000;
+/// And so they are once those who wait ask for this much together.
+const PENDING_BYTES_MAX: usize = 256 << 20;
 /// Bytes of uncommitted values beyond which proposals are refused until the B+tree has caught up.
 const TAIL_MAX: usize = 512 << 20;
 /// Raft's messages to followers carry at most this much, as etcd's do.
@@ -223,7 +225,8 @@ impl<T> Node<T> {
         if let Err(why) = self.admit(kind) {
             return self.refuse(caller, why);
         }
-        let id = self.pending.register(caller, self.clock.now_ms + self.config.request_timeout_ms);
+        let deadline = self.clock.now_ms + self.config.request_timeout_ms;
+        let id = self.pending.register(caller, deadline, body.len());
         let data = encode_entry_from(&Header { id, ..*header }, kind, body);
         if data.len() > self.config.max_request_bytes {
             let caller = self.pending.take(id);
@@ -247,7 +250,7 @@ impl<T> Node<T> {
             return self.refuse(Some(caller), why);
         }
         let deadline = self.clock.now_ms + self.config.request_timeout_ms;
-        let id = self.pending.register(Some(caller), deadline);
+        let id = self.pending.register(Some(caller), deadline, context.len());
         let change = ConfChange::of(id, kind, member, context);
         let verdict = self.state.members().validate(&change);
         if let Err(why) = verdict {
@@ -358,7 +361,8 @@ impl<T> Node<T> {
         // Ending leases and raising alarms must go through where everything else waits.
         let urgent = matches!(kind, RequestKind::LeaseRevoke | RequestKind::Alarm);
         let max = if urgent { 2 * PENDING_MAX } else { PENDING_MAX };
-        if self.pending.len() >= max || (!urgent && self.state.pending_bytes() > TAIL_MAX) {
+        let full = self.pending.len() >= max || self.pending.bytes() >= PENDING_BYTES_MAX;
+        if full || (!urgent && self.state.pending_bytes() > TAIL_MAX) {
             return Err(Error::TooManyRequests);
         }
         Ok(())

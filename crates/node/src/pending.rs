@@ -29,6 +29,7 @@ impl Ids {
 struct Waiting<T> {
     caller: T,
     deadline_ms: u64,
+    bytes: usize,
 }
 
 /// The callers that wait, in the order in which they came. A caller is any value: what it means is the
@@ -40,13 +41,14 @@ pub struct Pending<T> {
     /// One slot an id given out since the oldest that is still waited for.
     slots: VecDeque<Option<Waiting<T>>>,
     waiting: usize,
+    bytes: usize,
 }
 
 impl<T> Pending<T> {
     /// No one waits yet. `start_ms` is the wall clock at the start.
     pub fn new(member_id: u64, start_ms: u64) -> Self {
         let ids = Ids::new(member_id, start_ms);
-        Self { base: ids.next, ids, slots: VecDeque::new(), waiting: 0 }
+        Self { base: ids.next, ids, slots: VecDeque::new(), waiting: 0, bytes: 0 }
     }
 
     /// How many wait.
@@ -54,12 +56,20 @@ impl<T> Pending<T> {
         self.waiting
     }
 
-    /// A new id, and its caller if anybody waits for it.
-    pub fn register(&mut self, caller: Option<T>, deadline_ms: u64) -> u64 {
+    /// Bytes of what they ask.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A new id, and its caller if anybody waits for it. `bytes` is the size of what is asked.
+    pub fn register(&mut self, caller: Option<T>, deadline_ms: u64, bytes: usize) -> u64 {
         let id = self.ids.at(self.ids.next);
         self.ids.next += 1;
-        self.waiting += usize::from(caller.is_some());
-        self.slots.push_back(caller.map(|caller| Waiting { caller, deadline_ms }));
+        if caller.is_some() {
+            self.waiting += 1;
+            self.bytes += bytes;
+        }
+        self.slots.push_back(caller.map(|caller| Waiting { caller, deadline_ms, bytes }));
         id
     }
 
@@ -73,10 +83,11 @@ impl<T> Pending<T> {
     pub fn take(&mut self, id: u64) -> Option<T> {
         let first = self.ids.at(self.base);
         let at = usize::try_from(id.checked_sub(first)?).ok()?;
-        let waiting = self.slots.get_mut(at)?.take();
-        self.waiting -= usize::from(waiting.is_some());
+        let waiting = self.slots.get_mut(at)?.take()?;
+        self.waiting -= 1;
+        self.bytes -= waiting.bytes;
         self.drop_done();
-        waiting.map(|w| w.caller)
+        Some(waiting.caller)
     }
 
     /// The callers whose time is up. Their entries may still be applied.
@@ -85,8 +96,9 @@ impl<T> Pending<T> {
         for slot in &mut self.slots {
             match slot {
                 Some(waiting) if waiting.deadline_ms > now_ms => break,
-                Some(_) => {
+                Some(waiting) => {
                     self.waiting -= 1;
+                    self.bytes -= waiting.bytes;
                     gone(slot.take().expect("matched above").caller);
                 }
                 None => {}
@@ -115,11 +127,11 @@ mod tests {
     #[test]
     fn each_caller_is_found_once_under_its_own_id() {
         let mut pending = Pending::new(0x1234_5678, 1000);
-        let a = pending.register(Some('a'), 10);
-        let silent = pending.register(None, 10);
-        let b = pending.register(Some('b'), 10);
+        let a = pending.register(Some('a'), 10, 7);
+        let silent = pending.register(None, 10, 7);
+        let b = pending.register(Some('b'), 10, 7);
         assert_eq!(a >> 48, 0x5678);
-        assert_eq!(pending.len(), 2);
+        assert_eq!((pending.len(), pending.bytes()), (2, 14));
         assert_eq!(pending.take(b), Some('b'));
         assert_eq!(pending.take(b), None);
         assert_eq!(pending.take(silent), None);
@@ -132,14 +144,14 @@ mod tests {
     #[test]
     fn those_whose_time_is_up_go_and_the_others_stay() {
         let mut pending = Pending::new(1, 0);
-        pending.register(Some('a'), 10);
-        let b = pending.register(Some('b'), 20);
+        pending.register(Some('a'), 10, 7);
+        let b = pending.register(Some('b'), 20, 7);
         let mut gone = Vec::new();
         pending.expire(10, |c| gone.push(c));
         assert_eq!(gone, ['a']);
         assert_eq!(pending.take(b), Some('b'));
-        pending.register(Some('c'), 30);
+        pending.register(Some('c'), 30, 7);
         pending.drain(|c| gone.push(c));
-        assert_eq!((gone, pending.len()), (vec!['a', 'c'], 0));
+        assert_eq!((gone, pending.len(), pending.bytes()), (vec!['a', 'c'], 0, 0));
     }
 }
