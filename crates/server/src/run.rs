@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etch_api::Error;
@@ -37,7 +37,7 @@ use crate::driver::wal_thread::WalThread;
 use crate::http::{Settings, Site};
 use crate::logging::Logger;
 use crate::member::{Asked, Member, RequestLimits};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Op};
 use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
 use crate::net::port::Offer;
@@ -179,6 +179,7 @@ fn publish(config: &Config, member: &Arc<Member>) -> Result<(), String> {
         member_attributes: Some(attributes),
     };
     let body = Bytes::from(request.encode_to_vec());
+    let began = Instant::now();
     loop {
         let (sender, receiver) = oneshot::channel();
         let caller = Caller::Task(sender);
@@ -195,6 +196,7 @@ fn publish(config: &Config, member: &Arc<Member>) -> Result<(), String> {
             }
         }
     }
+    member.metrics.ops.requested(Op::ClusterMemberAttrSet, true, began.elapsed());
     log_info!(member.log, "published local member to cluster through raft");
     Ok(())
 }
