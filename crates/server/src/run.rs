@@ -45,6 +45,8 @@ use crate::{gauges, log_error, log_info, log_warn, notify};
 
 /// The quota that 0 stands for, as in etcd.
 const DEFAULT_QUOTA: u64 = 2 << 30;
+/// Calls under way may go on for so long once the server stops; watches would for ever.
+const DRAIN: Duration = Duration::from_millis(500);
 /// Proposals wait this long at the most, and two election timeouts more.
 const REQUEST_TIMEOUT_MS: u64 = 5000;
 
@@ -510,6 +512,7 @@ fn limits(config: &Config) -> Limits {
         keepalive_min_time: config.grpc_keepalive_min_time,
         keepalive_interval: Some(config.grpc_keepalive_interval).filter(|t| !t.is_zero()),
         keepalive_timeout: config.grpc_keepalive_timeout,
+        drain_grace: DRAIN,
         ..Limits::default()
     }
 }
