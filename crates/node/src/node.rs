@@ -127,7 +127,7 @@ pub struct Node<T> {
     pub(crate) raft: RawNode<Log>,
     pub(crate) state: State,
     pub(crate) view: Arc<View>,
-    pub(crate) inbox: Vec<Entry>,
+    pub(crate) inbox: VecDeque<Entry>,
     pub(crate) pending: Pending<T>,
     pub(crate) reads: Reads<T>,
     pub(crate) deferred: Deferred<T>,
@@ -145,6 +145,8 @@ const PENDING_MAX: usize = 100_000;
 const PENDING_BYTES_MAX: usize = 256 << 20;
 /// Bytes of uncommitted values beyond which proposals are refused until the B+tree has caught up.
 const TAIL_MAX: usize = 512 << 20;
+/// One write of the log holds about this much: those who wait for its first entry should not wait long.
+pub(crate) const WRITE_BYTES: usize = 4 << 20;
 /// Raft's messages to followers carry at most this much, as etcd's do.
 const MESSAGE_MAX: u64 = 1 << 20;
 /// And a turn applies at most about this much before it hands out what it has.
@@ -184,7 +186,7 @@ impl<T> Node<T> {
             raft,
             state,
             view,
-            inbox: Vec::new(),
+            inbox: VecDeque::new(),
             deferred: Deferred {
                 no_space: Vec::new(),
                 alarm_proposed: false,
@@ -232,7 +234,7 @@ impl<T> Node<T> {
             let caller = self.pending.take(id);
             return self.refuse(caller, Error::RequestTooLarge);
         }
-        self.inbox.push(Entry { data, ..Entry::default() });
+        self.inbox.push_back(Entry { data, ..Entry::default() });
     }
 
     /// The same for a compaction whose caller wants to wait until its work is done and committed.
@@ -257,7 +259,7 @@ impl<T> Node<T> {
             let caller = self.pending.take(id);
             return self.refuse(caller, why);
         }
-        self.inbox.push(Entry {
+        self.inbox.push_back(Entry {
             entry_type: EntryType::EntryConfChange,
             data: change.encode_to_vec().into(),
             ..Entry::default()
@@ -333,12 +335,19 @@ impl<T> Node<T> {
         self.reads.expire(u64::MAX, |caller| early.push((caller, Error::Stopped)));
     }
 
-    /// Raft messages that other members sent would come in here; from ourselves there are none.
+    /// Hands raft as many of the proposals that wait as one write of the log may hold.
     pub(crate) fn submit_inbox(&mut self) {
         if self.inbox.is_empty() || self.leader() == 0 {
             return;
         }
-        let entries = std::mem::take(&mut self.inbox);
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let before = bytes;
+            bytes += entry.data.len();
+            before < WRITE_BYTES
+        };
+        let count = self.inbox.iter().take_while(fits).count();
+        let entries: Vec<Entry> = self.inbox.drain(..count).collect();
         let mut message = raft::eraftpb::Message { from: self.config.id, ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());

@@ -177,6 +177,27 @@ fn commits_go_on_under_load() {
     assert!(commits >= 15, "{commits} commits in 1,000 ms");
 }
 
+/// However much waits, a write of the log is bounded by bytes, and few of them are under way.
+#[test]
+fn a_write_of_the_log_is_bounded() {
+    let mut world = World::open(MemDisk::new());
+    let long = "k".repeat(4000);
+    for n in 0..5000 {
+        world.put(&long, n);
+    }
+    while world.answers.len() < 5000 {
+        world.turn();
+        assert!((1..=2).contains(&world.out.log.len()), "{} writes at once", world.out.log.len());
+        for write in &world.out.log {
+            let bytes: usize = write.batch.entries.iter().map(|e| e.data().len()).sum();
+            assert!(bytes <= (4 << 20) + 4096, "{bytes} bytes in one write");
+        }
+        world.flush();
+        world.turn();
+    }
+    assert!(world.answers.iter().all(|(_, answer)| answer.is_ok()));
+}
+
 /// invariant I5: whatever a crash takes away, what was acknowledged is there, and the revision has not fallen.
 #[test]
 fn acknowledged_writes_survive_a_crash_at_any_step() {

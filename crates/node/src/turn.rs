@@ -26,7 +26,7 @@ impl<T> Node<T> {
     /// Does whatever can be done now and adds what the world owes to `out`.
     pub fn turn(&mut self, out: &mut Output<T>) {
         self.after_commit(out);
-        self.submit_inbox();
+        self.upkeep(out);
         if self.is_lone_leader() {
             let replies = &mut out.replies;
             self.reads.release_all(|caller| replies.push((caller, Ok(Reply::default()))));
@@ -34,11 +34,14 @@ impl<T> Node<T> {
             self.reads.ask(&mut self.raft, self.clock.now_ms);
         }
         self.campaign_alone();
-        while self.raft.has_ready() && self.written.in_flight.len() < WRITES_MAX {
+        while self.written.in_flight.len() < WRITES_MAX {
+            self.submit_inbox();
+            if !self.raft.has_ready() {
+                break;
+            }
             let ready = self.raft.ready();
             self.handle(ready, out);
         }
-        self.upkeep(out);
         self.commit_if_due();
         self.release_commit(out);
         let replies = &mut out.replies;

@@ -72,7 +72,6 @@ impl<T> Node<T> {
             self.end_leases();
             self.publish_version();
         }
-        self.submit_inbox();
     }
 
     /// The only voter stands for election at once: there is nobody to wait for. Not before what is
