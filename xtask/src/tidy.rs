@@ -16,6 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rpc", &[]),
     ("server", &["api", "disk", "state", "node", "rpc"]),
     ("etch", &["server"]),
+    // For tests alone; nothing that ships may use it.
+    ("sim", &["api", "disk", "state", "node"]),
 ];
 
 /// Crates that must stay deterministic, and what they therefore must not name outside their tests.

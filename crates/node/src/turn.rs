@@ -5,6 +5,7 @@ use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType, ConfState};
+use etch_disk::mutants::{self, Mutant};
 use etch_disk::wal;
 use etch_state::{Done, Effect, Reply};
 use prost::Message as _;
@@ -60,7 +61,11 @@ impl<T> Node<T> {
         let unreachable: Vec<u64> = ready.take_messages().iter().map(|m| m.to).collect();
         self.store(&mut ready, out);
         let committed = ready.take_committed_entries();
+        let number = ready.number();
         self.raft.advance_append_async(ready);
+        if mutants::on(Mutant::I14370) {
+            self.raft.on_persist_ready(number);
+        }
         unreachable.into_iter().for_each(|id| self.raft.report_unreachable(id));
         self.apply(committed, out);
     }

@@ -1,0 +1,59 @@
+//! Old bugs of etcd's, kept as switches, so that the tests and the simulated world can show that they would
+//! find them. Here: which there are, and the switch. Not here: the bugs, which stand where they would be
+//! made, as `if mutants::on(Mutant::I14370)`.
+//!
+//! Without the cargo feature `mutants` nothing is ever on, and the compiler drops the bugs: no program that
+//! ships has the feature.
+
+macro_rules! mutants {
+    ($($name:ident $what:literal)*) => {
+        /// A bug, by the number of its issue upstream.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $(#[doc = $what] $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)*];
+
+            /// Its name, as the command line takes it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Mutant::$name => stringify!($name),)* }
+            }
+
+            /// What goes wrong.
+            pub const fn what(self) -> &'static str {
+                match self { $(Mutant::$name => $what,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    I14370 "A lone member answers before its log is durable"
+}
+
+#[cfg(feature = "mutants")]
+std::thread_local! {
+    static ON: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches one bug on for this thread, and all others off.
+#[cfg(feature = "mutants")]
+pub fn set(mutant: Option<Mutant>) {
+    ON.with(|on| on.set(mutant));
+}
+
+/// Whether this bug is switched on.
+#[cfg(feature = "mutants")]
+pub fn on(mutant: Mutant) -> bool {
+    ON.with(|on| on.get() == Some(mutant))
+}
+
+/// Whether this bug is switched on: never.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn on(_: Mutant) -> bool {
+    false
+}
