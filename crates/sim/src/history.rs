@@ -1,8 +1,14 @@
 //! What clients asked and saw, and what the log says really happened: the one form that a simulated world and
 //! a driver of real processes both fill in, and that the judges read. Not here: how it came about, nor what
 //! is right (`judge`).
+//!
+//! What whoever fills it in has to keep, for without it nobody can tell a write of unknown outcome in the log:
+//! **every value that is put is unique in the history**, those in transactions too, and a lease id is not 0 and
+//! is asked for by one grant only. Whoever makes clients of its own that write (to wait for a start, say) puts
+//! them into the history as well.
 
 use bytes::Bytes;
+use etch_api::Error;
 use etch_api::pb::etcdserverpb as pb;
 use etch_api::pb::mvccpb;
 
@@ -60,6 +66,32 @@ pub enum Outcome {
     /// The client does not know: it may have had its effect at any time since it was sent, may have it later, or
     /// never. Time limits, lost connections and errors such as `request timed out` end here.
     Unknown,
+}
+
+impl Outcome {
+    /// How a request ended whose answer was an error, by the error's text. Unknown is what a member says when it
+    /// gives up waiting, and whatever is not in the table; a full quota too, for the write that crosses it is
+    /// refused and applied all the same.
+    pub fn failed(text: &str) -> Outcome {
+        match Error::from_message(text) {
+            None
+            | Some(
+                Error::NoSpace
+                | Error::NoLeader
+                | Error::LeaderChanged
+                | Error::Stopped
+                | Error::Timeout
+                | Error::TimeoutDueToLeaderFail
+                | Error::TimeoutDueToConnectionLost
+                | Error::TimeoutWaitAppliedIndex
+                | Error::Unhealthy
+                | Error::WatchCanceled
+                | Error::Canceled
+                | Error::DeadlineExceeded,
+            ) => Outcome::Unknown,
+            Some(_) => Outcome::Refused(text.to_owned()),
+        }
+    }
 }
 
 /// One request of one client. A client has at most one at a time, and after one of unknown outcome it takes a
