@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("state", &["api", "disk"]),
     ("node", &["api", "disk", "state"]),
     ("rpc", &[]),
+    ("cli", &[]),
     ("server", &["api", "disk", "state", "node", "rpc"]),
     ("etch", &["server"]),
     // For tests alone; nothing that ships may use it.

@@ -1,0 +1,120 @@
+//! Completion: what may stand at the end of a command line, asked for by the shells' scripts through a hidden
+//! command, and these scripts. Not here: how a command line is read (`parse`).
+
+use crate::command::{Command, Program};
+use crate::flag::Flag;
+use crate::parse::{self, Found, find};
+use crate::run::{Streams, say};
+
+/// Shells may offer files.
+const DEFAULT: u8 = 0;
+/// Shells must not offer files.
+const NO_FILES: u8 = 4;
+
+/// A question of a shell's script.
+pub(crate) struct Asked<'w> {
+    words: &'w [String],
+    described: bool,
+}
+
+/// Whether this call is a question of a shell's script.
+pub(crate) fn asked(words: &[String]) -> Option<Asked<'_>> {
+    let (first, words) = words.split_first()?;
+    match first.as_str() {
+        "__complete" => Some(Asked { words, described: true }),
+        "__completeNoDesc" => Some(Asked { words, described: false }),
+        _ => None,
+    }
+}
+
+/// Writes one line for each offer, then what the shell is to do with them.
+pub(crate) fn answer(program: &Program, asked: Asked<'_>, streams: &mut Streams<'_>) -> u8 {
+    let Some((last, before)) = asked.words.split_last() else {
+        say(streams.err, "Error: completion command requires at least one argument\n");
+        return 1;
+    };
+    let found = find(&program.root, before);
+    let (offers, directive) = offers(&found, last);
+    let mut out = String::new();
+    for (name, about) in offers {
+        out.push_str(&name);
+        if asked.described && !about.is_empty() {
+            out.push('\t');
+            out.push_str(&about);
+        }
+        out.push('\n');
+    }
+    say(streams.out, &format!("{out}:{directive}\n"));
+    let name = if directive == NO_FILES { "NoFileComp" } else { "Default" };
+    say(streams.err, &format!("Completion ended with directive: ShellCompDirective{name}\n"));
+    0
+}
+
+type Offers = Vec<(String, String)>;
+
+fn offers(found: &Found<'_>, last: &str) -> (Offers, u8) {
+    let flags = found.flags();
+    if let Some(flag) = flag_before(found, last, &flags) {
+        let values = flag.values.iter().map(|v| ((*v).to_owned(), String::new()));
+        return (values.collect(), DEFAULT);
+    }
+    if last.starts_with('-') {
+        return (flag_names(&flags, last), NO_FILES);
+    }
+    let command = found.command();
+    if !command.children.is_empty() {
+        return (children(command, last), NO_FILES);
+    }
+    if command.valid_args.is_empty() {
+        return (Vec::new(), DEFAULT);
+    }
+    let valid = command.valid_args.iter().filter(|arg| arg.starts_with(last));
+    (valid.map(|arg| ((*arg).to_owned(), String::new())).collect(), NO_FILES)
+}
+
+/// The flag whose value the last word is.
+fn flag_before<'f>(found: &Found<'_>, last: &str, flags: &'f [Flag]) -> Option<&'f Flag> {
+    if let Some((name, _)) = last.strip_prefix("--").and_then(|rest| rest.split_once('=')) {
+        return flags.iter().find(|f| f.name == name);
+    }
+    let word = found.rest.last().filter(|word| parse::takes_next(word, flags))?;
+    let name = word.trim_start_matches('-');
+    flags.iter().find(|f| f.name == name || f.short.is_some_and(|s| name == s.to_string()))
+}
+
+fn flag_names(flags: &[Flag], last: &str) -> Offers {
+    let mut names: Offers = Vec::new();
+    for flag in flags.iter().filter(|f| !f.hidden && !f.given) {
+        let long = format!("--{}", flag.name);
+        if long.starts_with(last) {
+            names.push((long, flag.help.to_owned()));
+        }
+        if let Some(letter) = flag.short.filter(|_| last == "-") {
+            names.push((format!("-{letter}"), flag.help.to_owned()));
+        }
+    }
+    names.sort();
+    names
+}
+
+fn children(command: &Command, last: &str) -> Offers {
+    let listed = command.children.iter().filter(|c| c.is_listed() && c.name().starts_with(last));
+    let mut names: Offers = listed.map(|c| (c.name().to_owned(), c.short.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// The shells that there are scripts for.
+pub const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
+
+/// The script that makes a shell complete the program's command lines; nothing for another shell.
+pub fn script(program: &str, shell: &str) -> Option<String> {
+    let text = match shell {
+        "bash" => include_str!("scripts/bash"),
+        "zsh" => include_str!("scripts/zsh"),
+        "fish" => include_str!("scripts/fish"),
+        "powershell" => include_str!("scripts/powershell"),
+        _ => return None,
+    };
+    Some(text.replace("PROGRAM", program))
+}
