@@ -40,3 +40,17 @@ pub fn hard_state_to_wal(state: &eraftpb::HardState) -> raftpb::HardState {
 pub fn conf_state_to_wal(state: &eraftpb::ConfState) -> raftpb::ConfState {
     raftpb::ConfState::simple(state.voters.clone(), state.learners.clone())
 }
+
+/// A configuration change as a proposal. raft-rs looks into those, and numbers the kinds of changes otherwise
+/// than etcd does, so that it is shown an empty one and carries ours beside it.
+pub(crate) fn change_for_raft(change: Vec<u8>) -> eraftpb::Entry {
+    let entry_type = eraftpb::EntryType::EntryConfChange;
+    eraftpb::Entry { entry_type, context: change.into(), ..eraftpb::Entry::default() }
+}
+
+/// The same entry as it comes out of raft, made what etcd knows. Entries from the log are so already.
+pub(crate) fn change_from_raft(entry: &mut eraftpb::Entry) {
+    if entry.entry_type == eraftpb::EntryType::EntryConfChange && !entry.context.is_empty() {
+        entry.data = std::mem::take(&mut entry.context);
+    }
+}

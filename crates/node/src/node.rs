@@ -10,7 +10,7 @@ use etch_api::internal::{Header, RequestKind, encode_entry_from};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
 use etch_state::State;
 use prost::Message as _;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, MessageType};
+use raft::eraftpb::{ConfState, Entry, HardState, MessageType};
 use raft::{RawNode, StateRole};
 
 use crate::log::Log;
@@ -19,7 +19,7 @@ use crate::pending::Pending;
 use crate::reads::Reads;
 use crate::recover::MemberParts;
 use crate::view::View;
-use crate::{logger, turn};
+use crate::{convert, logger, turn};
 
 /// What the member is told at its start. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub(crate) struct Clock {
     pub commit_due: u64,
     /// The cluster version is proposed again if it has not come through by then.
     pub version_due: u64,
+    /// When the last leader was found.
+    pub led_since: u64,
 }
 
 /// A write that the WAL has not yet made durable.
@@ -107,10 +109,19 @@ pub(crate) struct Committed {
     pub snapshot_index: u64,
 }
 
+/// A proposal that waits for a leader, or for its turn.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub id: u64,
+    /// When its caller gives up; none if nobody waits.
+    pub deadline_ms: Option<u64>,
+    pub entry: Entry,
+}
+
 /// Callers that wait for more than their own entry.
 pub(crate) struct Deferred<T> {
-    /// Refused for lack of space; told so once the alarm is up.
-    pub no_space: Vec<T>,
+    /// Refused for lack of space; told so once the alarm is up, or at this time.
+    pub no_space: Vec<(u64, T)>,
     /// The alarm for them is under way.
     pub alarm_proposed: bool,
     /// Physical compactions: told once the compaction to this revision is done and committed.
@@ -127,7 +138,8 @@ pub struct Node<T> {
     pub(crate) raft: RawNode<Log>,
     pub(crate) state: State,
     pub(crate) view: Arc<View>,
-    pub(crate) inbox: VecDeque<Entry>,
+    /// Proposals that raft has not seen yet, in the order of their ids.
+    pub(crate) inbox: VecDeque<Queued>,
     pub(crate) pending: Pending<T>,
     pub(crate) reads: Reads<T>,
     pub(crate) deferred: Deferred<T>,
@@ -228,13 +240,15 @@ impl<T> Node<T> {
             return self.refuse(caller, why);
         }
         let deadline = self.clock.now_ms + self.config.request_timeout_ms;
+        let deadline_ms = caller.is_some().then_some(deadline);
         let id = self.pending.register(caller, deadline, body.len());
         let data = encode_entry_from(&Header { id, ..*header }, kind, body);
         if data.len() > self.config.max_request_bytes {
             let caller = self.pending.take(id);
             return self.refuse(caller, Error::RequestTooLarge);
         }
-        self.inbox.push_back(Entry { data, ..Entry::default() });
+        let entry = Entry { data, ..Entry::default() };
+        self.inbox.push_back(Queued { id, deadline_ms, entry });
     }
 
     /// The same for a compaction whose caller wants to wait until its work is done and committed.
@@ -254,16 +268,16 @@ impl<T> Node<T> {
         let deadline = self.clock.now_ms + self.config.request_timeout_ms;
         let id = self.pending.register(Some(caller), deadline, context.len());
         let change = ConfChange::of(id, kind, member, context);
+        // Who can say at once what will come of it does. Without a majority nobody knows.
         let verdict = self.state.members().validate(&change);
-        if let Err(why) = verdict {
+        if let Err(why) = verdict
+            && self.view.is_lone_leader()
+        {
             let caller = self.pending.take(id);
             return self.refuse(caller, why);
         }
-        self.inbox.push_back(Entry {
-            entry_type: EntryType::EntryConfChange,
-            data: change.encode_to_vec().into(),
-            ..Entry::default()
-        });
+        let entry = convert::change_for_raft(change.encode_to_vec());
+        self.inbox.push_back(Queued { id, deadline_ms: Some(deadline), entry });
     }
 
     /// A linearizable read: the caller is told when whatever was acknowledged before this call is
@@ -272,7 +286,7 @@ impl<T> Node<T> {
         self.reads.push(caller, self.clock.now_ms + self.config.request_timeout_ms);
     }
 
-    /// Hands leadership to another voter.
+    /// Hands leadership to another voter. It is there once [`View::leader`] says so.
     pub fn transfer_leadership(&mut self, to: u64) -> Result<(), Error> {
         if self.raft.raft.state != StateRole::Leader {
             return Err(Error::NotLeader);
@@ -341,13 +355,13 @@ impl<T> Node<T> {
             return;
         }
         let mut bytes = 0;
-        let fits = |entry: &&Entry| {
+        let fits = |queued: &&Queued| {
             let before = bytes;
-            bytes += entry.data.len();
+            bytes += queued.entry.data.len();
             before < WRITE_BYTES
         };
         let count = self.inbox.iter().take_while(fits).count();
-        let entries: Vec<Entry> = self.inbox.drain(..count).collect();
+        let entries: Vec<Entry> = self.inbox.drain(..count).map(|q| q.entry).collect();
         let mut message = raft::eraftpb::Message { from: self.config.id, ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());

@@ -3,7 +3,7 @@
 
 use etch_api::Error;
 use etch_api::internal::RequestKind;
-use etch_api::pb::raftpb::ConfState;
+use etch_api::pb::raftpb::{ConfChangeType, ConfState};
 use etch_disk::backend::Batch;
 use etch_disk::wal;
 use etch_state::Reply;
@@ -60,8 +60,8 @@ pub enum Note {
     Leader(u64, u64),
     /// The cluster version was set.
     ClusterVersion(Version),
-    /// A configuration change was applied, or refused and why.
-    ConfChange(Option<Error>),
+    /// A configuration change was applied, or refused and why: what, and whom it concerns.
+    ConfChange(ConfChangeType, u64, Option<Error>),
     /// This member was removed from the cluster.
     Removed,
     /// The quota is spent; the alarm is being raised.

@@ -91,15 +91,18 @@ impl<T> Pending<T> {
     }
 
     /// The callers whose time is up. Their entries may still be applied.
-    pub fn expire(&mut self, now_ms: u64, mut gone: impl FnMut(T)) {
+    /// Each is told of with its id and its deadline.
+    pub fn expire(&mut self, now_ms: u64, mut gone: impl FnMut(u64, u64, T)) {
         // Callers come in order and all wait equally long: the first that may stay ends the search.
-        for slot in &mut self.slots {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
             match slot {
                 Some(waiting) if waiting.deadline_ms > now_ms => break,
                 Some(waiting) => {
                     self.waiting -= 1;
                     self.bytes -= waiting.bytes;
-                    gone(slot.take().expect("matched above").caller);
+                    let id = self.ids.at(self.base + at as u64);
+                    let Waiting { caller, deadline_ms, .. } = slot.take().expect("matched above");
+                    gone(id, deadline_ms, caller);
                 }
                 None => {}
             }
@@ -108,8 +111,8 @@ impl<T> Pending<T> {
     }
 
     /// Everybody who still waits.
-    pub fn drain(&mut self, gone: impl FnMut(T)) {
-        self.expire(u64::MAX, gone);
+    pub fn drain(&mut self, mut gone: impl FnMut(T)) {
+        self.expire(u64::MAX, |_, _, caller| gone(caller));
     }
 
     fn drop_done(&mut self) {
@@ -144,11 +147,12 @@ mod tests {
     #[test]
     fn those_whose_time_is_up_go_and_the_others_stay() {
         let mut pending = Pending::new(1, 0);
-        pending.register(Some('a'), 10, 7);
+        let a = pending.register(Some('a'), 10, 7);
         let b = pending.register(Some('b'), 20, 7);
         let mut gone = Vec::new();
-        pending.expire(10, |c| gone.push(c));
-        assert_eq!(gone, ['a']);
+        pending.expire(10, |id, deadline, c| gone.push((id, deadline, c)));
+        assert_eq!(gone, [(a, 10, 'a')]);
+        let mut gone = vec!['a'];
         assert_eq!(pending.take(b), Some('b'));
         pending.register(Some('c'), 30, 7);
         pending.drain(|c| gone.push(c));

@@ -2,6 +2,7 @@
 //! belong together. Nothing is changed before everything has been found in order, but for a torn tail of
 //! the WAL. Not here: the formats (`etch_disk`), and what the tables mean (`etch_state`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -310,7 +311,8 @@ impl Recovery {
         })
     }
 
-    /// We must be in the member table, and alone in it as far as votes go.
+    /// We must be in the member table. Voters beside us that have never started are in it after a
+    /// MemberAdd: without them there is no majority, as in etcd. Those that have run hold data of their own.
     fn check_membership(&self, state: &State, us: u64) -> Result<(), RecoverError> {
         let members = state.members();
         if members.is_removed(us) {
@@ -325,7 +327,8 @@ impl Recovery {
                 self.wal_dir.display()
             )));
         }
-        let others = members.iter().filter(|m| m.id != us && !m.is_learner).count();
+        let others =
+            members.iter().filter(|m| m.id != us && !m.is_learner && m.is_started()).count();
         if others > 0 {
             return Err(RecoverError::Refused(format!(
                 "this member belongs to a cluster of {}; this release serves a cluster of one member \
@@ -336,8 +339,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Drops what was never committed, and appends the removal of everybody else. Returns the entries that
-    /// were appended.
+    /// Drops what was never committed, and appends the removal of everybody else, also of those whose
+    /// addition is committed and not yet in the B+tree. Returns the entries that were appended.
     fn force_alone(
         &self,
         state: &State,
@@ -347,8 +350,14 @@ impl Recovery {
         hard_state: &raftpb::HardState,
     ) -> Vec<raftpb::Entry> {
         entries.retain(|e| e.index() <= commit);
-        let members = state.members();
-        let others: Vec<u64> = members.iter().map(|m| m.id).filter(|id| *id != us).collect();
+        let mut others: BTreeSet<u64> = state.members().iter().map(|m| m.id).collect();
+        for change in entries.iter().filter(|e| e.index() > state.index()).filter_map(conf_change) {
+            match change.r#type() {
+                ConfChangeType::ConfChangeRemoveNode => others.remove(&change.node_id()),
+                _ => others.insert(change.node_id()),
+            };
+        }
+        others.remove(&us);
         let term = hard_state.term();
         let mut index = commit;
         let mut appended = Vec::new();
@@ -362,4 +371,12 @@ impl Recovery {
         entries.extend(appended.iter().cloned());
         appended
     }
+}
+
+/// The configuration change that an entry is; none if it is another kind of entry, or broken, which apply
+/// will say.
+fn conf_change(entry: &raftpb::Entry) -> Option<ConfChange> {
+    (entry.r#type() == EntryType::EntryConfChange)
+        .then(|| ConfChange::decode(entry.data()).ok())
+        .flatten()
 }

@@ -18,6 +18,8 @@ use prost::Message as _;
 
 use crate::{Config, Node, Output, RecoverError, Recovered, Recovery};
 
+mod majority;
+
 type Answers = Vec<(u32, Result<Reply, Error>)>;
 
 /// A member and its world.
@@ -70,15 +72,20 @@ fn config(id: u64) -> Config {
 impl World {
     /// Opens whatever the disk holds, and lets the member become leader.
     fn open(disk: MemDisk) -> World {
-        let door: Arc<dyn Disk> = Arc::new(disk.clone());
-        let Recovered { identity, member, wal, backend, .. } =
-            recovery().open(&door).expect("the directory is whole");
-        let node = Node::new(config(identity.member), member, 1_000_000);
-        let (out, answers) = (Output::default(), Vec::new());
-        let mut world = World { disk, node, wal, backend, now_ms: 1, out, answers };
+        let mut world = World::start(disk, &recovery());
         world.settle();
         assert!(world.node.view().is_lone_leader());
         world
+    }
+
+    /// Opens whatever the disk holds, and nothing more.
+    fn start(disk: MemDisk, recovery: &Recovery) -> World {
+        let door: Arc<dyn Disk> = Arc::new(disk.clone());
+        let Recovered { identity, member, wal, backend, .. } =
+            recovery.open(&door).expect("the directory is whole");
+        let node = Node::new(config(identity.member), member, 1_000_000);
+        let (out, answers) = (Output::default(), Vec::new());
+        World { disk, node, wal, backend, now_ms: 1, out, answers }
     }
 
     fn turn(&mut self) {

@@ -60,7 +60,8 @@ impl<T> Node<T> {
         // Nobody to send to yet: raft learns at once that a learner cannot be reached.
         let unreachable: Vec<u64> = ready.take_messages().iter().map(|m| m.to).collect();
         self.store(&mut ready, out);
-        let committed = ready.take_committed_entries();
+        let mut committed = ready.take_committed_entries();
+        committed.iter_mut().for_each(convert::change_from_raft);
         let number = ready.number();
         self.raft.advance_append_async(ready);
         if mutants::on(Mutant::I14370) {
@@ -72,7 +73,8 @@ impl<T> Node<T> {
 
     /// Entries and hard state go to the log in memory at once and to the WAL without waiting.
     fn store(&mut self, ready: &mut Ready, out: &mut Output<T>) {
-        let entries = ready.take_entries();
+        let mut entries = ready.take_entries();
+        entries.iter_mut().for_each(convert::change_from_raft);
         self.raft.mut_store().append(&entries);
         if let Some(hard_state) = ready.hs() {
             self.written.held = Some(hard_state.clone());
@@ -109,12 +111,14 @@ impl<T> Node<T> {
         }
         if self.view.leader() != leader {
             self.view.set_leader(leader);
+            out.notes.push(Note::Leader(leader, self.raft.raft.term));
+            // Reads under way outlive the loss of a leader, and not the next one's election.
             if leader != 0 {
                 self.view.set_leader_changes(self.view.leader_changes() + 1);
+                self.clock.led_since = self.clock.now_ms;
+                let early = &mut self.early;
+                self.reads.leader_changed(|caller| early.push((caller, Error::LeaderChanged)));
             }
-            out.notes.push(Note::Leader(leader, self.raft.raft.term));
-            let early = &mut self.early;
-            self.reads.leader_changed(|caller| early.push((caller, Error::LeaderChanged)));
         }
         if !leads {
             self.view.set_lone_leader(false);
@@ -168,7 +172,7 @@ impl<T> Node<T> {
         let outcome = self.state.apply_change(entry.index, entry.term, &change);
         let mut to_raft = RaftConfChange::default();
         if outcome.is_ok() {
-            to_raft.set_change_type(raft_kind(&change));
+            to_raft.set_change_type(self.raft_kind(&change));
             to_raft.node_id = change.node_id();
         }
         // A refused change is told to raft as one that changes nothing, so that it may take the next.
@@ -179,13 +183,28 @@ impl<T> Node<T> {
         let (voters, learners) = (self.conf_state.voters.clone(), self.conf_state.learners.clone());
         self.state.set_conf_state(&voters, &learners);
         self.view.set_lone_leader(self.view.is_lone_leader() && voters == [self.config.id]);
-        out.notes.push(Note::ConfChange(outcome.err()));
+        out.notes.push(Note::ConfChange(change.r#type(), change.node_id(), outcome.err()));
         if self.state.members().is_removed(self.config.id) {
             out.notes.push(Note::Removed);
         }
         if let Some(caller) = self.pending.take(change.id()) {
             let reply = outcome.map(|()| self.state.empty_reply());
             out.replies.push((caller, reply));
+        }
+    }
+
+    fn raft_kind(&self, change: &ConfChange) -> RaftChangeType {
+        match change.r#type() {
+            ConfChangeType::ConfChangeAddNode => RaftChangeType::AddNode,
+            ConfChangeType::ConfChangeAddLearnerNode => RaftChangeType::AddLearnerNode,
+            ConfChangeType::ConfChangeRemoveNode => RaftChangeType::RemoveNode,
+            // Raft knows no peer URLs: to it a member that changes them is added as what it is.
+            ConfChangeType::ConfChangeUpdateNode
+                if self.conf_state.learners.contains(&change.node_id()) =>
+            {
+                RaftChangeType::AddLearnerNode
+            }
+            ConfChangeType::ConfChangeUpdateNode => RaftChangeType::AddNode,
         }
     }
 
@@ -221,7 +240,8 @@ impl<T> Node<T> {
 
     /// A write that was applied beyond the quota: its caller hears of it once the alarm is up.
     fn raise_no_space(&mut self, caller: Option<T>, out: &mut Output<T>) {
-        self.deferred.no_space.extend(caller);
+        let deadline = self.clock.now_ms + self.config.request_timeout_ms;
+        self.deferred.no_space.extend(caller.map(|caller| (deadline, caller)));
         if self.deferred.alarm_proposed {
             return;
         }
@@ -238,7 +258,7 @@ impl<T> Node<T> {
     fn alarms_changed(&mut self, out: &mut Output<T>) {
         self.deferred.alarm_proposed = false;
         let waiting = self.deferred.no_space.drain(..);
-        out.replies.extend(waiting.map(|caller| (caller, Err(Error::NoSpace))));
+        out.replies.extend(waiting.map(|(_, caller)| (caller, Err(Error::NoSpace))));
     }
 
     /// Takes a commit of the B+tree when it is due: everything applied so far, whatever comes in meanwhile.
@@ -316,16 +336,6 @@ fn count(applied: &mut Vec<(RequestKind, bool, u64)>, kind: Option<RequestKind>,
     match applied.iter_mut().find(|(k, o, _)| (*k, *o) == (kind, ok)) {
         Some((.., count)) => *count += 1,
         None => applied.push((kind, ok, 1)),
-    }
-}
-
-fn raft_kind(change: &ConfChange) -> RaftChangeType {
-    match change.r#type() {
-        ConfChangeType::ConfChangeAddNode => RaftChangeType::AddNode,
-        ConfChangeType::ConfChangeAddLearnerNode => RaftChangeType::AddLearnerNode,
-        ConfChangeType::ConfChangeRemoveNode => RaftChangeType::RemoveNode,
-        // Raft knows no peer URLs: to it an update changes nothing.
-        ConfChangeType::ConfChangeUpdateNode => RaftChangeType::AddNode,
     }
 }
 

@@ -54,13 +54,44 @@ impl<T> Node<T> {
     }
 
     fn expire(&mut self) {
-        let (now, early) = (self.clock.now_ms, &mut self.early);
-        let before = early.len();
-        self.pending.expire(now, |caller| early.push((caller, Error::Timeout)));
-        let failed = (early.len() - before) as u64;
+        let now = self.clock.now_ms;
+        let mut gone = Vec::new();
+        self.pending.expire(now, |id, deadline, caller| gone.push((id, deadline, caller)));
+        let failed = gone.len() as u64;
+        if !gone.is_empty() {
+            self.deferred.physical.retain(|p| !gone.iter().any(|(id, ..)| id == p));
+        }
+        // Ids are given out in order: from this one on raft has seen none.
+        let unseen = self.inbox.front().map_or(u64::MAX, |queued| queued.id);
+        for (id, deadline, caller) in gone {
+            let why = if id >= unseen { Error::DeadlineExceeded } else { self.why_late(deadline) };
+            self.early.push((caller, why));
+        }
+        // What nobody waits for any more is not proposed any more.
+        self.inbox.retain(|queued| queued.deadline_ms.is_none_or(|deadline| deadline > now));
+        let early = &mut self.early;
+        let late = self.deferred.no_space.extract_if(.., |(deadline, _)| *deadline <= now);
+        early.extend(late.map(|(_, caller)| (caller, Error::NoSpace)));
+        // If the alarm was lost, who is refused next raises it again.
+        self.deferred.alarm_proposed &= !self.deferred.no_space.is_empty();
         self.reads.expire(now, |caller| early.push((caller, Error::Timeout)));
         self.view.set_failed(self.view.failed() + failed);
         self.view.set_pending(self.pending.len() as u64);
+    }
+
+    /// Why a proposal that raft has taken was not applied by its deadline, as far as we can tell.
+    fn why_late(&self, deadline_ms: u64) -> Error {
+        let began = deadline_ms.saturating_sub(self.config.request_timeout_ms);
+        let led_since = self.clock.led_since;
+        if began < led_since && began + 2 * self.config.election_ms > led_since {
+            return Error::TimeoutDueToLeaderFail;
+        }
+        let alone = self.conf_state.voters == [self.config.id];
+        if self.leader() == 0 || self.is_leader() && alone {
+            Error::Timeout
+        } else {
+            Error::TimeoutDueToConnectionLost
+        }
     }
 
     pub(crate) fn upkeep(&mut self, out: &mut Output<T>) {

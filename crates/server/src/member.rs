@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::Error;
@@ -41,6 +42,13 @@ pub struct RequestLimits {
     pub slow_call_ms: u64,
     /// Learners at the most (`--max-learners`).
     pub max_learners: usize,
+    /// Whether changes of the membership that would cost the majority are refused
+    /// (`--strict-reconfig-check`).
+    pub strict_reconfig_check: bool,
+    /// Time without a leader before somebody stands for election (`--election-timeout`).
+    pub election_ms: u64,
+    /// How long a request waits at the most.
+    pub request_timeout_ms: u64,
 }
 
 /// Shared by all threads; nothing in it belongs to one of them.
@@ -122,6 +130,25 @@ impl Member {
             return Ok(());
         }
         self.ask(Command::Read).await.map(drop)
+    }
+
+    /// True while this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.view.leader() == self.identity.member
+    }
+
+    /// Returns once this member leads; an error if that takes longer than a request may.
+    pub async fn wait_to_lead(&self) -> Result<(), Error> {
+        let deadline = self.clock.now_ms() + self.limits.request_timeout_ms;
+        while !self.is_leader() {
+            let left = deadline.saturating_sub(self.clock.now_ms());
+            if left == 0 {
+                return Err(Error::NoLeader);
+            }
+            // An election takes about that long.
+            tokio::time::sleep(Duration::from_millis(left.min(self.limits.election_ms))).await;
+        }
+        Ok(())
     }
 
     /// Returns when everything applied so far is in the B+tree.

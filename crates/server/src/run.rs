@@ -209,7 +209,7 @@ struct Server {
     log: Logger,
     stop: watch::Sender<bool>,
     nets: Vec<JoinHandle<()>>,
-    accept: JoinHandle<()>,
+    accept: Vec<JoinHandle<()>>,
     compact: (Sender<()>, JoinHandle<()>),
     core: Vec<JoinHandle<()>>,
     ended: channel::UnboundedReceiver<String>,
@@ -244,8 +244,6 @@ impl Server {
             log,
             watched: &watched,
         })?;
-        publish(config, &member)?;
-
         let (stop, stopped) = watch::channel(false);
         let limits = limits(config);
         let stats: Vec<Arc<Stats>> = mailboxes.iter().map(|_| Arc::default()).collect();
@@ -268,9 +266,18 @@ impl Server {
             };
             nets.push(watched.spawn(&format!("net-{number}"), move || net.run())?);
         }
-        let accept_log = log.clone();
-        let accept =
-            watched.spawn("accept", move || accept::run(listeners, lanes, accept_log, stopped))?;
+        // Probes and scrapers are answered from the start; clients once we are part of the cluster.
+        let (early, clients): (Vec<_>, Vec<_>) =
+            listeners.into_iter().partition(|l| matches!(l.offer, Offer::Metrics | Offer::Peer));
+        let mut accept = Vec::new();
+        for (name, listeners) in [("accept-pages", early), ("accept", clients)] {
+            if name == "accept" {
+                publish(config, &member)?;
+            }
+            let (lanes, log, stopped) = (lanes.clone(), log.clone(), stopped.clone());
+            let run = move || accept::run(listeners, lanes, log, stopped);
+            accept.push(watched.spawn(name, run)?);
+        }
         let mode = config.auto_compaction()?;
         let (compact_stop, compact_stopped) = mpsc::channel();
         let compacted = Arc::clone(&member);
@@ -303,9 +310,8 @@ impl Server {
         // The receivers are gone only if everything has stopped already.
         let _ = self.stop.send(true);
         drop(self.compact.0);
-        let _ = self.accept.join();
-        for net in self.nets {
-            let _ = net.join();
+        for thread in self.accept.into_iter().chain(self.nets) {
+            let _ = thread.join();
         }
         let _ = self.compact.1.join();
         self.member.inbox.push(Command::Stop);
@@ -497,6 +503,9 @@ fn request_limits(config: &Config) -> RequestLimits {
         progress_interval_ms: ms(config.watch_progress_notify_interval),
         slow_call_ms: ms(config.warning_unary_request_duration),
         max_learners: usize::try_from(config.max_learners).unwrap_or(0),
+        strict_reconfig_check: config.strict_reconfig_check,
+        election_ms: config.election_timeout,
+        request_timeout_ms: REQUEST_TIMEOUT_MS + 2 * config.election_timeout,
     }
 }
 

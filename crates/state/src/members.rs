@@ -230,10 +230,12 @@ impl Members {
                 self.validate_urls(&context.member)
             }
             ConfChangeType::ConfChangeRemoveNode => {
-                if self.members.contains_key(&id) {
-                    Ok(())
-                } else {
-                    Err(Error::MemberNotFound)
+                let voters = self.iter().filter(|m| !m.is_learner).count();
+                match self.get(id) {
+                    None => Err(Error::MemberNotFound),
+                    // Raft cannot be without a voter. etcd's panics.
+                    Some(m) if !m.is_learner && voters == 1 => Err(Error::MemberNotEnoughStarted),
+                    Some(_) => Ok(()),
                 }
             }
             ConfChangeType::ConfChangeUpdateNode => {
@@ -382,6 +384,9 @@ mod tests {
         table.apply(&add, &mut batch);
         assert_eq!(table.validate(&add), Err(Error::MemberExist));
         let remove = change(ConfChangeType::ConfChangeRemoveNode, &member);
+        assert_eq!(table.validate(&remove), Err(Error::MemberNotEnoughStarted), "the only voter");
+        let other = Member::new("b", &urls(&["http://b:1"]), "t", None);
+        table.apply(&change(ConfChangeType::ConfChangeAddNode, &other), &mut batch);
         table.validate(&remove).unwrap();
         table.apply(&remove, &mut batch);
         assert_eq!(table.validate(&add), Err(Error::MemberNotFound));

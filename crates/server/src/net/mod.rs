@@ -73,7 +73,12 @@ pub struct Net {
     rpc: Arc<Stats>,
     /// Calls of this turn by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
+    /// Told of when there has been no leader for long.
+    leaderless: Notify,
 }
+
+/// Streams that ask for a leader end after so many election timeouts without one, as in etcd.
+const LEADERLESS: u32 = 3;
 
 /// Room for encoded replies, taken anew when it is used up.
 const BUFFER: usize = 64 << 10;
@@ -98,6 +103,7 @@ impl Net {
             next_token: Cell::new(0),
             rpc,
             versions: RefCell::default(),
+            leaderless: Notify::new(),
         })
     }
 
@@ -210,6 +216,23 @@ impl Net {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             let version = String::from_utf8_lossy(&version);
             self.member.metrics.server.requests.add([&version, flow.name()], count);
+        }
+    }
+
+    /// Returns when there has been no leader for too long.
+    pub async fn leader_lost(&self) {
+        self.leaderless.notified().await;
+    }
+
+    /// Looks for the leader once an election timeout, for as long as the thread runs.
+    pub async fn watch_leader(&self) {
+        let mut missed = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(self.member.limits.election_ms)).await;
+            missed = if self.member.view.leader() == 0 { missed + 1 } else { 0 };
+            if missed >= LEADERLESS {
+                self.leaderless.notify_waiters();
+            }
         }
     }
 

@@ -61,6 +61,8 @@ impl NetThread {
         let doorbell = Doorbell::new(Arc::new(Rings(Arc::clone(&self.mailbox))));
         let net = Net::new(self.member, self.number, doorbell, self.stats);
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
+        let watched = Rc::clone(&net);
+        let watch = tokio::task::spawn_local(async move { watched.watch_leader().await });
         let limits = Rc::new(self.limits);
         let mut connections = JoinSet::new();
         let mut stop = self.stop.clone();
@@ -80,6 +82,7 @@ impl NetThread {
             }
         }
         while connections.join_next().await.is_some() {}
+        watch.abort();
         mail.abort();
     }
 }

@@ -8,13 +8,14 @@ use etch_api::Error;
 use etch_api::pb::etcdserverpb as pb;
 use etch_api::pb::raftpb::ConfChangeType;
 use etch_rpc::Status;
-use etch_state::members::Member;
+use etch_state::members::{Member, Members};
 use prost::Message;
 
 use super::{decode, status};
 use crate::config::urls;
 use crate::driver::clock::unix_ms;
 use crate::driver::inbox::Command;
+use crate::log_warn;
 use crate::net::Net;
 
 /// A member, as answers show it.
@@ -55,16 +56,19 @@ pub async fn list(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     Ok(encoded(&pb::MemberListResponse { header: header(net), members: members(net) }))
 }
 
-/// `MemberAdd`. A learner is added as in any cluster. A voter is not: it would take away the majority until
-/// it has started, and members of this release cannot reach one another.
+/// `MemberAdd`.
 pub async fn add(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     let request: pb::MemberAddRequest = decode(message)?;
     let peer_urls =
         urls::parse_peer_urls(&request.peer_ur_ls).map_err(|_| status(Error::MemberBadUrls))?;
     let mut member = Member::new("", &peer_urls, "", Some(unix_ms() / 1000));
     member.is_learner = request.is_learner;
-    check_add(net, &member).map_err(status)?;
-    let kind = ConfChangeType::ConfChangeAddLearnerNode;
+    check_add(net, &member).map_err(|error| refused(net, "add", member.id, error))?;
+    let kind = if member.is_learner {
+        ConfChangeType::ConfChangeAddLearnerNode
+    } else {
+        ConfChangeType::ConfChangeAddNode
+    };
     change(net, kind, member.id, member.change_context(false)).await?;
     let response = pb::MemberAddResponse {
         header: header(net),
@@ -74,15 +78,39 @@ pub async fn add(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     Ok(encoded(&response))
 }
 
+/// Of the voters but for this one: how many have started, and how many there are.
+fn voters(table: &Members, except: u64) -> (usize, usize) {
+    let voters = table.iter().filter(|m| !m.is_learner && m.id != except);
+    voters.fold((0, 0), |(started, all), m| (started + usize::from(m.is_started()), all + 1))
+}
+
+fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Voters that we are connected to, ourselves included.
+const CONNECTED: usize = 1;
+
 fn check_add(net: &Net, member: &Member) -> Result<(), Error> {
     let table = net.member.members();
-    if table.iter().any(|m| m.peer_urls.iter().any(|url| member.peer_urls.contains(url))) {
-        return Err(Error::PeerUrlExist);
+    let limits = &net.member.limits;
+    let (started, all) = voters(&table, 0);
+    if limits.strict_reconfig_check {
+        // The one exception: a cluster of one has to begin somewhere.
+        let first = started == 1 && all == 1;
+        if !member.is_learner && !first && started < majority(all + 1) {
+            return Err(Error::MemberNotEnoughStarted);
+        }
+        if all > 1 && CONNECTED < majority(all + 1) {
+            return Err(Error::Unhealthy);
+        }
     }
-    if !member.is_learner {
-        return Err(Error::NotCapable);
-    }
-    if table.iter().filter(|m| m.is_learner).count() >= net.member.limits.max_learners {
+    let learners = table.iter().filter(|m| m.is_learner).count();
+    let taken = |m: &Member| {
+        m.id == member.id || m.peer_urls.iter().any(|url| member.peer_urls.contains(url))
+    };
+    // One that is there already is refused for that, and not here.
+    if member.is_learner && learners >= limits.max_learners && !table.iter().any(taken) {
         return Err(Error::TooManyLearners);
     }
     Ok(())
@@ -91,12 +119,38 @@ fn check_add(net: &Net, member: &Member) -> Result<(), Error> {
 /// `MemberRemove`.
 pub async fn remove(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     let request: pb::MemberRemoveRequest = decode(message)?;
-    if request.id == net.member.identity.member {
-        // The only voter: without it no majority is left.
-        return Err(status(Error::MemberNotEnoughStarted));
-    }
+    check_remove(net, request.id).map_err(|error| refused(net, "remove", request.id, error))?;
     change(net, ConfChangeType::ConfChangeRemoveNode, request.id, Bytes::new()).await?;
     Ok(encoded(&pb::MemberRemoveResponse { header: header(net), members: members(net) }))
+}
+
+fn check_remove(net: &Net, id: u64) -> Result<(), Error> {
+    let table = net.member.members();
+    if !net.member.limits.strict_reconfig_check || table.get(id).is_some_and(|m| m.is_learner) {
+        return Ok(());
+    }
+    let (started, left) = voters(&table, id);
+    if started < majority(left) {
+        return Err(Error::MemberNotEnoughStarted);
+    }
+    // Whoever is not there may go: it is no part of a majority.
+    let (_, all) = voters(&table, 0);
+    if id == net.member.identity.member && CONNECTED <= majority(all - 1) {
+        return Err(Error::Unhealthy);
+    }
+    Ok(())
+}
+
+/// Logs a refusal as etcd does, and makes it the answer.
+fn refused(net: &Net, what: &str, member: u64, error: Error) -> Status {
+    log_warn!(
+        net.member.log,
+        "rejecting member change request",
+        "change" => what,
+        "requested-member-id" => format!("{member:x}"),
+        "error" => error.message(),
+    );
+    status(error)
 }
 
 /// `MemberUpdate`.
@@ -108,14 +162,17 @@ pub async fn update(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     Ok(encoded(&pb::MemberUpdateResponse { header: header(net), members: members(net) }))
 }
 
-/// `MemberPromote`. A learner that nobody can reach is never in step.
+/// `MemberPromote`. Only the leader knows how far a learner is, and one that nobody can reach is never in
+/// step.
 pub async fn promote(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     let request: pb::MemberPromoteRequest = decode(message)?;
+    net.member.wait_to_lead().await.map_err(status)?;
     let verdict = match net.member.members().get(request.id) {
         None => Error::MemberNotFound,
-        Some(member) if member.is_learner => Error::LearnerNotReady,
-        Some(_) => Error::MemberNotLearner,
+        Some(member) if member.id == net.member.identity.member => Error::MemberNotLearner,
+        Some(_) => Error::LearnerNotReady,
     };
+    net.member.metrics.server.learner_promotions_failed.add([verdict.message()], 1);
     Err(status(verdict))
 }
 

@@ -107,7 +107,11 @@ async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
         match net.member.lessor.renew(id, net.member.clock.now_ms()) {
             Ok(ttl) => return Ok(ttl),
             Err(RenewError::NotFound) => return Ok(0),
-            Err(RenewError::NotPrimary) => return Err(Error::NoLeader),
+            // Only the leader renews; it is asked again once there is one.
+            Err(RenewError::NotPrimary) if net.member.is_leader() => {
+                net.member.linearize().await?;
+            }
+            Err(RenewError::NotPrimary) => net.member.wait_to_lead().await?,
             Err(RenewError::Expired) => revoked(net, id).await,
             Err(RenewError::Checkpointed) => forget_checkpoint(net, id).await?,
         }

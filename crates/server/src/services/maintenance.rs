@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::Error;
@@ -71,6 +72,11 @@ fn alarm_text(alarm: &pb::AlarmMember) -> String {
     format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name())
 }
 
+/// What etcd says of a hand-over that does not come about.
+const TRANSFER_TOO_LONG: &str = "etcdserver: request timed out, leader transfer took too long";
+/// A hand-over is looked for this often.
+const LOOK_FOR_LEADER: Duration = Duration::from_millis(100);
+
 /// Pages moved in one step of a defragmentation: what a commit that comes meanwhile waits for at the most.
 const SHRINK_PAGES: usize = 256;
 
@@ -121,12 +127,20 @@ pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
     Ok(Reply { revision: hashed.current_revision, body: response.encode_to_vec().into() })
 }
 
-/// `MoveLeader`: to ourselves it is done; there is no other voter.
+/// `MoveLeader`. Only a voter of the cluster can lead, and only the leader hands over.
 pub async fn move_leader(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
     let request: pb::MoveLeaderRequest = decode(message)?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     net.member.inbox.push(Command::TransferLeader(request.target_id, sender));
     receiver.await.unwrap_or(Err(Error::Stopped)).map_err(status)?;
+    let limits = &net.member.limits;
+    let deadline = net.member.clock.now_ms() + limits.request_timeout_ms;
+    while net.member.view.leader() != request.target_id {
+        if net.member.clock.now_ms() >= deadline {
+            return Err(Status::new(Code::Unavailable, TRANSFER_TOO_LONG));
+        }
+        tokio::time::sleep(LOOK_FOR_LEADER).await;
+    }
     Ok(Bytes::new())
 }
 

@@ -26,7 +26,12 @@ use crate::net::{Flow, Net};
 
 /// The table's error, as it is sent.
 pub fn status(error: Error) -> Status {
-    Status::new(Code::from_u32(error.code() as u32), error.message())
+    let message = match error {
+        // It never reached raft. etcd then answers as Go's gRPC does for any call whose time is up.
+        Error::DeadlineExceeded => "context deadline exceeded",
+        other => other.message(),
+    };
+    Status::new(Code::from_u32(error.code() as u32), message)
 }
 
 /// Why a read failed, as it is sent.
@@ -90,7 +95,7 @@ pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, rep
         Method::Compact => kv::compact(net, began_ms, message, reply),
         Method::LeaseGrant => lease::grant(net, began_ms, message, reply),
         Method::LeaseRevoke => lease::revoke(net, began_ms, message, reply),
-        Method::LeaseTimeToLive => {
+        Method::LeaseTimeToLive if net.member.is_leader() => {
             net.conclude(method, began_ms, reply, lease::time_to_live(net, message));
         }
         Method::LeaseLeases => net.conclude(method, began_ms, reply, Ok(lease::leases(net))),
@@ -127,6 +132,11 @@ enum Answer {
 /// The methods that wait for something and are not on a hot path: each runs as a task.
 async fn slow(net: &Rc<Net>, method: Method, message: Bytes) -> Result<Answer, Status> {
     Ok(match method {
+        Method::LeaseTimeToLive => {
+            // Only the leader knows. With another than us there is nobody to ask.
+            net.member.wait_to_lead().await.map_err(status)?;
+            Answer::Applied(lease::time_to_live(net, message)?)
+        }
         Method::Alarm => Answer::Applied(maintenance::alarm(net, message).await?),
         Method::Hash => Answer::Applied(maintenance::hash(net).await?),
         Method::HashKv => Answer::Applied(maintenance::hash_kv(net, message).await?),
@@ -156,16 +166,32 @@ pub async fn stream(
     let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
     let status = match admit(&net.member, &call) {
         Err(error) => status(error),
-        Ok(()) => match method {
-            Method::Watch => watch::watch(net, messages, sender).await,
-            Method::LeaseKeepAlive => lease::keep_alive(net, messages, sender).await,
-            Method::RangeStream => kv::range_stream(net, messages, sender).await,
-            Method::Snapshot => maintenance::snapshot(net, messages, sender).await,
-            Method::HealthWatch => health::watch(messages, sender).await,
-            other => unreachable!("{other:?} is not a stream"),
-        },
+        Ok(()) if wants_leader(&call) => {
+            tokio::select! {
+                status = serve(&net, method, messages, sender) => status,
+                () = net.leader_lost() => status(Error::NoLeader),
+            }
+        }
+        Ok(()) => serve(&net, method, messages, sender).await,
     };
     counted.end(status)
+}
+
+async fn serve(
+    net: &Rc<Net>,
+    method: Method,
+    messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
+    let net = Rc::clone(net);
+    match method {
+        Method::Watch => watch::watch(net, messages, sender).await,
+        Method::LeaseKeepAlive => lease::keep_alive(net, messages, sender).await,
+        Method::RangeStream => kv::range_stream(net, messages, sender).await,
+        Method::Snapshot => maintenance::snapshot(net, messages, sender).await,
+        Method::HealthWatch => health::watch(messages, sender).await,
+        other => unreachable!("{other:?} is not a stream"),
+    }
 }
 
 /// Counts a stream when it ends, also when its client is gone and it is dropped.
