@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod decode;
 pub mod error;
 pub mod internal;
 pub mod pb;

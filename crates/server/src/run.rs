@@ -452,6 +452,8 @@ impl Watched {
         let named = name.to_owned();
         thread::Builder::new()
             .name(name.to_owned())
+            // What a client nests deeply is checked, applied and dropped on these threads.
+            .stack_size(etch_state::txn::STACK)
             .spawn(move || {
                 let run = std::panic::AssertUnwindSafe(body);
                 if let Err(panic) = std::panic::catch_unwind(run) {

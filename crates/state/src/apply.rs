@@ -5,6 +5,7 @@
 //! batch becomes durable (`state`).
 
 use bytes::Bytes;
+use etch_api::decode::{self, Broken, decode_txn};
 use etch_api::internal::{InternalEntry, RequestKind, decode_entry};
 use etch_api::pb::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, DeleteRangeRequest,
@@ -15,7 +16,7 @@ use etch_api::pb::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
 use etch_api::{Error, KeyRange};
-use prost::Message;
+use prost::{Message, Name};
 
 use crate::lease::Lessor;
 use crate::members::Downgrade;
@@ -76,12 +77,12 @@ impl Applying<'_> {
         if self.tables.is_corrupt() && is_refused_when_corrupt(kind) {
             return Err(Error::Corrupt);
         }
-        let body = entry.body.clone();
+        let body = &entry.body;
         match kind {
             RequestKind::Put => self.put(&decode(body)),
             RequestKind::Range => self.range(&decode(body)),
             RequestKind::DeleteRange => self.delete_range(&decode(body)),
-            RequestKind::Txn => self.txn(&decode(body)),
+            RequestKind::Txn => self.txn(&sound(decode_txn(body))),
             RequestKind::Compaction => self.compact(&decode(body)),
             RequestKind::LeaseGrant => self.grant(&decode(body)),
             RequestKind::LeaseRevoke => self.revoke(&decode(body)),
@@ -230,9 +231,13 @@ pub(crate) fn read_entry(index: u64, data: &Bytes) -> InternalEntry {
         .unwrap_or_else(|e| panic!("invariant I3: entry {index} is committed and no request: {e}"))
 }
 
+fn decode<M: Message + Default + Name>(body: &Bytes) -> M {
+    sound(decode::decode(body))
+}
+
 /// A committed body was decoded before it was proposed, here or by whoever wrote the log.
-fn decode<M: Message + Default>(body: Bytes) -> M {
-    M::decode(body).unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
+fn sound<M>(decoded: Result<M, Broken>) -> M {
+    decoded.unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
 }
 
 /// With the CORRUPT alarm up no member may touch or show data; alarms themselves still work.

@@ -12,7 +12,7 @@ use crate::member::Member;
 
 /// `AuthStatus`: off, at the revision that a store without users has.
 pub fn status(member: &Member, message: Bytes) -> Result<Reply, Status> {
-    decode::<AuthStatusRequest>(message)?;
+    decode::<AuthStatusRequest>(&message)?;
     let response = AuthStatusResponse { auth_revision: 1, ..AuthStatusResponse::default() };
     Ok(Reply { revision: member.store.revision(), body: response.encode_to_vec().into() })
 }

@@ -49,7 +49,7 @@ fn encoded(response: &impl Message) -> Bytes {
 
 /// `MemberList`.
 pub async fn list(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberListRequest = decode(message)?;
+    let request: pb::MemberListRequest = decode(&message)?;
     if request.linearizable {
         net.member.linearize().await.map_err(status)?;
     }
@@ -58,7 +58,7 @@ pub async fn list(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
 
 /// `MemberAdd`.
 pub async fn add(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberAddRequest = decode(message)?;
+    let request: pb::MemberAddRequest = decode(&message)?;
     let peer_urls =
         urls::parse_peer_urls(&request.peer_ur_ls).map_err(|_| status(Error::MemberBadUrls))?;
     let mut member = Member::new("", &peer_urls, "", Some(unix_ms() / 1000));
@@ -118,7 +118,7 @@ fn check_add(net: &Net, member: &Member) -> Result<(), Error> {
 
 /// `MemberRemove`.
 pub async fn remove(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberRemoveRequest = decode(message)?;
+    let request: pb::MemberRemoveRequest = decode(&message)?;
     check_remove(net, request.id).map_err(|error| refused(net, "remove", request.id, error))?;
     change(net, ConfChangeType::ConfChangeRemoveNode, request.id, Bytes::new()).await?;
     Ok(encoded(&pb::MemberRemoveResponse { header: header(net), members: members(net) }))
@@ -155,7 +155,7 @@ fn refused(net: &Net, what: &str, member: u64, error: Error) -> Status {
 
 /// `MemberUpdate`.
 pub async fn update(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberUpdateRequest = decode(message)?;
+    let request: pb::MemberUpdateRequest = decode(&message)?;
     let member = Member { id: request.id, peer_urls: request.peer_ur_ls, ..Member::default() };
     let context = member.change_context(false);
     change(net, ConfChangeType::ConfChangeUpdateNode, request.id, context).await?;
@@ -165,7 +165,7 @@ pub async fn update(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
 /// `MemberPromote`. Only the leader knows how far a learner is, and one that nobody can reach is never in
 /// step.
 pub async fn promote(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberPromoteRequest = decode(message)?;
+    let request: pb::MemberPromoteRequest = decode(&message)?;
     net.member.wait_to_lead().await.map_err(status)?;
     let verdict = match net.member.members().get(request.id) {
         None => Error::MemberNotFound,

@@ -33,7 +33,7 @@ pub async fn watch(mut messages: MessageStream, sender: StreamSender) -> Status 
 async fn serve(messages: &mut MessageStream, sender: &StreamSender) -> Result<(), Status> {
     let no_request = || Status::new(Code::Internal, "no request");
     let message = messages.next().await?.ok_or_else(no_request)?;
-    let request: HealthCheckRequest = decode(message)?;
+    let request: HealthCheckRequest = decode(&message)?;
     let state = if request.service.is_empty() {
         ServingStatus::Serving
     } else {

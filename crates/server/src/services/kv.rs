@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::Error;
+use etch_api::decode::decode_txn;
 use etch_api::internal::RequestKind;
 use etch_api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -13,7 +14,6 @@ use etch_api::wire;
 use etch_rpc::{Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender};
 use etch_state::mvcc::{Chunk, RangeReply};
 use etch_state::{quota, txn};
-use prost::{DecodeError, Message as _};
 
 use super::methods::Method;
 use super::{broken, decode, decode_streamed, internal, read_status, status};
@@ -25,7 +25,7 @@ const WHOLE: usize = 64 << 10;
 
 /// `Range`.
 pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<RangeRequest>(message) {
+    let request = match decode::<RangeRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Range, began_ms, reply, status),
     };
@@ -108,7 +108,7 @@ impl PayloadSource for LazyRange {
 
 /// `Put`.
 pub fn put(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<PutRequest>(message.clone()) {
+    let request = match decode::<PutRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Put, began_ms, reply, status),
     };
@@ -132,7 +132,7 @@ pub fn refuse_for_space(net: &Rc<Net>, method: Method, began_ms: u64, reply: Rep
 
 /// `DeleteRange`.
 pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let checked = decode::<DeleteRangeRequest>(message.clone())
+    let checked = decode::<DeleteRangeRequest>(&message)
         .and_then(|request| txn::check_delete(&request).map_err(status));
     match checked {
         Ok(()) => net.propose(RequestKind::DeleteRange, message, Method::DeleteRange, reply),
@@ -142,9 +142,9 @@ pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) 
 
 /// `Txn`. One that only reads does not go through the log.
 pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match TxnRequest::decode(message.clone()) {
+    let request = match decode_txn(&message) {
         Ok(request) => request,
-        Err(error) => return net.fail(Method::Txn, began_ms, reply, broken_txn(&error)),
+        Err(error) => return net.fail(Method::Txn, began_ms, reply, broken(error)),
     };
     if let Err(error) = txn::check_txn(&request, net.member.limits.max_txn_ops) {
         return net.fail(Method::Txn, began_ms, reply, status(error));
@@ -156,15 +156,6 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
         return refuse_for_space(net, Method::Txn, began_ms, reply);
     }
     net.propose(RequestKind::Txn, message, Method::Txn, reply);
-}
-
-/// A transaction nested deeper than a decoder goes has more operations than any may have: each level is
-/// at least one.
-fn broken_txn(error: &DecodeError) -> Status {
-    if error.to_string().ends_with("recursion limit reached") {
-        return status(Error::TooManyOps);
-    }
-    broken("grpc: error unmarshalling request")
 }
 
 fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
@@ -186,7 +177,7 @@ fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
 
 /// `Compact`.
 pub fn compact(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<CompactionRequest>(message.clone()) {
+    let request = match decode::<CompactionRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Compact, began_ms, reply, status),
     };
@@ -221,7 +212,7 @@ async fn stream_chunks(
             "cardinality violation: received no request message from non-server-streaming RPC",
         ));
     };
-    let request: RangeRequest = decode_streamed(message)?;
+    let request: RangeRequest = decode_streamed(&message)?;
     txn::check_range_stream(&request).map_err(|refused| match refused {
         txn::StreamRefusal::Request(error) => status(error),
         txn::StreamRefusal::Unimplemented(why) => Status::new(Code::Unimplemented, why),

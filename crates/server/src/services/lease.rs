@@ -23,7 +23,7 @@ use crate::net::Net;
 
 /// `LeaseGrant`. A lease without an id gets one here, so that the entry names it for every member.
 pub fn grant(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let mut request = match decode::<pb::LeaseGrantRequest>(message.clone()) {
+    let mut request = match decode::<pb::LeaseGrantRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::LeaseGrant, began_ms, reply, status),
     };
@@ -40,7 +40,7 @@ pub fn grant(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 
 /// `LeaseRevoke`.
 pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    match decode::<pb::LeaseRevokeRequest>(message.clone()) {
+    match decode::<pb::LeaseRevokeRequest>(&message) {
         Ok(_) => net.propose(RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply),
         Err(status) => net.fail(Method::LeaseRevoke, began_ms, reply, status),
     }
@@ -48,7 +48,7 @@ pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
 
 /// `LeaseTimeToLive`. An unknown lease has -1 seconds to live, and that is no error.
 pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
-    let request: pb::LeaseTimeToLiveRequest = decode(message)?;
+    let request: pb::LeaseTimeToLiveRequest = decode(&message)?;
     let lessor = &net.member.lessor;
     let ttl = lessor.time_to_live(request.id, net.member.clock.now_ms());
     let response = pb::LeaseTimeToLiveResponse {
@@ -88,7 +88,7 @@ async fn keep_alives(
     sender: &StreamSender,
 ) -> Result<(), Status> {
     while let Some(message) = messages.next().await? {
-        let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(&message)?;
         let ttl = renew(net, request.id).await.map_err(status)?;
         let response = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
         let done =

@@ -28,7 +28,7 @@ fn reply(net: &Net, body: &impl prost::Message) -> Reply {
 
 /// `Alarm`: through the log, also to list them, as in etcd.
 pub async fn alarm(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
-    decode::<pb::AlarmRequest>(message.clone())?;
+    decode::<pb::AlarmRequest>(&message)?;
     net.member.propose(RequestKind::Alarm, message).await.map_err(status)
 }
 
@@ -113,7 +113,7 @@ pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
 
 /// `HashKV`.
 pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
-    let request: pb::HashKvRequest = decode(message)?;
+    let request: pb::HashKvRequest = decode(&message)?;
     let store = Arc::clone(&net.member.store);
     let hashed = tokio::task::spawn_blocking(move || store.hash_kv(request.revision)).await;
     let hashed = hashed.map_err(|_| status(Error::Stopped))?;
@@ -129,7 +129,7 @@ pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
 
 /// `MoveLeader`. Only a voter of the cluster can lead, and only the leader hands over.
 pub async fn move_leader(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MoveLeaderRequest = decode(message)?;
+    let request: pb::MoveLeaderRequest = decode(&message)?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     net.member.inbox.push(Command::TransferLeader(request.target_id, sender));
     receiver.await.unwrap_or(Err(Error::Stopped)).map_err(status)?;
@@ -146,7 +146,7 @@ pub async fn move_leader(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status>
 
 /// `Downgrade`.
 pub async fn downgrade(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
-    let request: pb::DowngradeRequest = decode(message)?;
+    let request: pb::DowngradeRequest = decode(&message)?;
     let action = DowngradeAction::try_from(request.action)
         .map_err(|_| Status::new(Code::Unknown, "etcdserver: unknown method"))?;
     let current = net.member.members().version();
@@ -212,7 +212,7 @@ async fn send_snapshot(
 ) -> Result<(), Status> {
     let no_request = || Status::new(Code::Internal, "no request");
     let message = messages.next().await?.ok_or_else(no_request)?;
-    decode_streamed::<pb::SnapshotRequest>(message)?;
+    decode_streamed::<pb::SnapshotRequest>(&message)?;
     // What is acknowledged is in the snapshot: it is committed to the file first.
     net.member.commit_everything().await.map_err(status)?;
     let version =

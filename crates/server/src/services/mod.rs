@@ -14,10 +14,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use etch_api::Error;
+use etch_api::decode::{self, Broken};
 use etch_rpc::{CallInfo, Code, MessageStream, Reply, Status, StreamSender};
 use etch_state::Reply as Done;
 use etch_state::mvcc::ReadError;
-use prost::Message;
+use prost::{Message, Name};
 
 use self::methods::Method;
 use crate::log_warn;
@@ -48,17 +49,21 @@ pub fn internal(error: &std::io::Error) -> Status {
 }
 
 /// Decodes a unary request, or says what a Go server would.
-pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|_| broken("grpc: error unmarshalling request"))
+pub fn decode<M: Message + Default + Name>(message: &Bytes) -> Result<M, Status> {
+    decode::decode(message).map_err(broken)
 }
 
 /// The same for a message of a stream.
-pub fn decode_streamed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|_| broken("grpc: failed to unmarshal the received message"))
+pub fn decode_streamed<M: Message + Default + Name>(message: &Bytes) -> Result<M, Status> {
+    decode::decode(message).map_err(|why| {
+        let text = format!("grpc: failed to unmarshal the received message: {why}");
+        Status::new(Code::Internal, text)
+    })
 }
 
-fn broken(what: &str) -> Status {
-    Status::new(Code::Internal, format!("{what}: proto: cannot parse invalid wire-format data"))
+/// What a client is told whose unary request is broken.
+fn broken(why: Broken) -> Status {
+    Status::new(Code::Internal, format!("grpc: error unmarshalling request: {why}"))
 }
 
 /// What every call is held to before its method sees it: the client's version must be text, and who asks
@@ -148,7 +153,7 @@ async fn slow(net: &Rc<Net>, method: Method, message: Bytes) -> Result<Answer, S
         Method::MemberRemove => Answer::Whole(cluster::remove(net, message).await?),
         Method::MemberUpdate => Answer::Whole(cluster::update(net, message).await?),
         Method::MemberPromote => Answer::Whole(cluster::promote(net, message).await?),
-        Method::HealthCheck => Answer::Whole(health::check(&decode(message)?)?),
+        Method::HealthCheck => Answer::Whole(health::check(&decode(&message)?)?),
         other => unreachable!("{other:?} is answered elsewhere"),
     })
 }

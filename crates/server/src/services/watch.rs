@@ -113,7 +113,7 @@ async fn sleep(patience_ms: Option<u64>) {
 /// Takes one request; false once the client has ended its side.
 fn handle(net: &Net, state: &mut StreamState, message: Option<Bytes>) -> Result<bool, Status> {
     let Some(message) = message else { return Ok(false) };
-    let request: WatchRequest = decode_streamed(message)?;
+    let request: WatchRequest = decode_streamed(&message)?;
     let store = net.member.store.as_ref();
     match request.request_union {
         Some(RequestUnion::CreateRequest(create)) => state.create(&create, Ok(()), store),

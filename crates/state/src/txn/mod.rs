@@ -22,6 +22,13 @@ pub use check::{
     is_read_only, is_serializable,
 };
 
+/// The stack of a thread that handles requests: enough for the transactions that a client nests deepest.
+///
+/// Decoding takes any depth and no stack (`etch_api::decode`), and lets at most half of 10,000 messages be
+/// transactions within one another; `--max-txn-ops` decides how many of them are looked at. Checking, running and
+/// dropping recurse: 5,000 deep that takes 4 MiB. What is not touched of a stack is no memory.
+pub const STACK: usize = 32 << 20;
+
 /// What a caller is told. The body is the response message without its header: a protobuf message may be put
 /// together from pieces, and only who sends it knows the rest of the header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

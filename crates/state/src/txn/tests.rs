@@ -369,3 +369,52 @@ fn an_empty_transaction_is_answered() {
     TxnResponse { succeeded: true, ..TxnResponse::default() }.encode(&mut expected).unwrap();
     assert_eq!(world.store.read_txn(&TxnRequest::default()).unwrap().body, expected.freeze());
 }
+
+/// A transaction in as many others as a decoder takes, with a put on the way in each and a compare.
+fn deepest() -> Bytes {
+    use etch_api::wire;
+    let own = TxnRequest {
+        compare: vec![Compare { key: bytes("k"), ..Compare::default() }],
+        success: vec![op(put("k", "v"))],
+        failure: vec![op(put("k", "v"))],
+    };
+    // From the inside, backwards: each level's own operations stand behind the one that it nests.
+    let mut backwards = BytesMut::new();
+    for level in 0..etch_api::decode::MAX_DEPTH / 2 - 1 {
+        let mut own = own.clone();
+        own.success.clear();
+        if level % 100 > 0 {
+            own.failure.clear();
+        }
+        for tag in [4, 2] {
+            let mut head = Vec::new();
+            wire::field_head(tag, backwards.len(), &mut head);
+            backwards.extend(head.iter().rev());
+        }
+        let mut behind = own.encode_to_vec();
+        behind.reverse();
+        let nested = std::mem::replace(&mut backwards, BytesMut::from(&behind[..]));
+        backwards.unsplit(nested);
+    }
+    backwards.reverse();
+    backwards.freeze()
+}
+
+#[test]
+fn the_deepest_transaction_has_stack_enough() {
+    let all = || {
+        let request = etch_api::decode::decode_txn(&deepest()).expect("as deep as may be");
+        assert_eq!(super::check_txn(&request, 128), Err(Error::TooManyOps));
+        assert_eq!(super::check_txn(&request, usize::MAX), Ok(()));
+        assert!(!super::is_read_only(&request));
+        crate::quota::txn_cost(&request);
+        let mut world = World::new();
+        let mut batch = world.writer.begin();
+        let reply = super::txn(&mut batch, &mut world.leases, &request).expect("it applies");
+        batch.finish();
+        assert!(reply.body.len() > etch_api::decode::MAX_DEPTH);
+    };
+    // A compiler that spends four times as much on each call leaves it standing.
+    let thread = std::thread::Builder::new().stack_size(super::STACK / 4).spawn(all);
+    thread.expect("a thread").join().expect("enough");
+}
