@@ -1,0 +1,449 @@
+//! Linearizability without the log: is there an order of the operations that explains every answer? `judge` says
+//! what kind of checker this is, and why.
+//!
+//! The order is built revision by revision. At each one, all answers that show it are compared with the model;
+//! then comes what makes the next one: the acknowledged operation whose answer says so, or, where there is
+//! none, an operation of unknown outcome. Those are the forks, tried one after another, and a state that was
+//! met before with the same forks taken is not tried again. A value that somebody saw tells its fork's
+//! revision. An operation may come next only if none that is still to come had ended before it was sent.
+//!
+//! Left out, since other rules judge them: compactions, and whether a lease was there to be found. A revocation
+//! counts as a fork even if it was acknowledged, and so does the end of each lease's time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+use etch_api::pb::etcdserverpb as pb;
+use pb::request_op::Request as Asked;
+use pb::response_op::Response as Told;
+
+use super::evidence::{is_write, shown_by};
+use super::writes::same_answer;
+use super::{Report, Rule, show};
+use crate::history::{History, Operation, Outcome, Request, Response};
+use crate::model::{Mark, Model, is_read_only, is_serializable};
+
+/// More steps than this, and the search gives up.
+const STEPS_MAX: usize = 300_000;
+
+/// An operation that may have happened.
+struct Fork {
+    request: Request,
+    sent: u64,
+    /// The revision that it made, where somebody saw its value.
+    made: Option<i64>,
+}
+
+/// The acknowledged operations that show one revision.
+#[derive(Default)]
+struct Row<'a> {
+    makers: Vec<&'a Operation>,
+    others: Vec<&'a Operation>,
+}
+
+/// A choice that can be taken back.
+struct Branch {
+    mark: Mark,
+    taken: usize,
+    granted: usize,
+    options: Vec<usize>,
+}
+
+struct Search<'a> {
+    rows: BTreeMap<i64, Row<'a>>,
+    /// For each revision: the earliest end of an operation that shows it or a later one.
+    earliest_end: BTreeMap<i64, u64>,
+    forks: Vec<Fork>,
+    /// By the time they were sent.
+    grants: Vec<(u64, Request)>,
+    last: i64,
+    model: Model,
+    /// The forks that were taken, in order.
+    taken: Vec<usize>,
+    /// How many grants were done.
+    granted: usize,
+    seen: BTreeSet<(u64, u64)>,
+    steps: usize,
+    /// The farthest that any order came, and what stopped it.
+    farthest: (i64, String),
+}
+
+/// Searches for an order that explains all answers.
+pub fn check(history: &History, report: &mut Report) {
+    let mut search = Search::new(history);
+    let found = search.run();
+    report.checked.steps = search.steps;
+    match found {
+        Some(true) => {}
+        Some(false) => report.broken(Rule::Linearizable, search.farthest.1.clone()),
+        None => report.checked.undecided = true,
+    }
+}
+
+impl<'a> Search<'a> {
+    fn new(history: &'a History) -> Self {
+        let mut rows: BTreeMap<i64, Row<'a>> = BTreeMap::new();
+        for op in &history.operations {
+            let Some(revision) = shown_by(op) else { continue };
+            let row = rows.entry(revision).or_default();
+            match &op.outcome {
+                Outcome::Ok(response) if makes_revision(response) => row.makers.push(op),
+                Outcome::Ok(Response::Range(_) | Response::Txn(_) | Response::DeleteRange(_)) => {
+                    row.others.push(op);
+                }
+                _ => {}
+            }
+        }
+        rows.retain(|_, row| !row.makers.is_empty() || !row.others.is_empty());
+        let mut earliest_end = BTreeMap::new();
+        let mut earliest = u64::MAX;
+        for (revision, row) in rows.iter().rev() {
+            let ends = row.makers.iter().chain(&row.others).map(|op| op.ended_ns);
+            earliest = ends.fold(earliest, u64::min);
+            earliest_end.insert(*revision, earliest);
+        }
+        let mut grants: Vec<_> =
+            grants(history).map(|op| (op.sent_ns, op.request.clone())).collect();
+        grants.sort_by_key(|(sent, _)| *sent);
+        let last = rows.last_key_value().map_or(1, |(revision, _)| *revision);
+        Search {
+            rows,
+            earliest_end,
+            forks: forks(history),
+            grants,
+            last,
+            model: Model::new(0),
+            taken: Vec::new(),
+            granted: 0,
+            seen: BTreeSet::new(),
+            steps: 0,
+            farthest: (0, String::new()),
+        }
+    }
+
+    /// Whether there is an order; none if there were too many to try.
+    fn run(&mut self) -> Option<bool> {
+        let mut branches: Vec<Branch> = Vec::new();
+        loop {
+            if self.steps > STEPS_MAX {
+                return None;
+            }
+            let stuck = match self.advance() {
+                Ok(Next::Done) => return Some(true),
+                Ok(Next::Revision) => continue,
+                Ok(Next::Fork(options)) => {
+                    branches.push(Branch {
+                        mark: self.model.mark(),
+                        taken: self.taken.len(),
+                        granted: self.granted,
+                        options,
+                    });
+                    None
+                }
+                Err(why) => Some(why),
+            };
+            if let Some(why) = stuck
+                && self.model.revision() >= self.farthest.0
+            {
+                self.farthest = (self.model.revision(), why);
+            }
+            if !self.take_next(&mut branches) {
+                return Some(false);
+            }
+        }
+    }
+
+    /// Takes the next option of the last branch that has one.
+    fn take_next(&mut self, branches: &mut Vec<Branch>) -> bool {
+        while let Some(branch) = branches.last_mut() {
+            self.model.back_to(&branch.mark);
+            self.taken.truncate(branch.taken);
+            self.granted = branch.granted;
+            let Some(fork) = branch.options.pop() else {
+                let next = self.model.revision() + 1;
+                if next > self.farthest.0 {
+                    let why = format!("nothing that anybody asked can have made revision {next}");
+                    self.farthest = (next, why);
+                }
+                branches.pop();
+                continue;
+            };
+            self.steps += 1;
+            let before = self.model.revision();
+            let done = self.model.apply(&self.forks[fork].request).is_ok();
+            if !done || self.model.revision() != before + 1 {
+                continue;
+            }
+            self.taken.push(fork);
+            if self.seen.insert((self.taken_hash(), self.model.fingerprint())) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn taken_hash(&self) -> u64 {
+        let mut taken = self.taken.clone();
+        taken.sort_unstable();
+        let mut hasher = DefaultHasher::new();
+        taken.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Compares what shows the model's revision, and goes on to the next one.
+    fn advance(&mut self) -> Result<Next, String> {
+        let revision = self.model.revision();
+        self.compare(revision)?;
+        if revision >= self.last {
+            return Ok(Next::Done);
+        }
+        let next = revision + 1;
+        let limit = self.limit(next);
+        while let Some((sent, grant)) = self.grants.get(self.granted)
+            && *sent <= limit
+        {
+            // One that was refused is no lease.
+            let _ = self.model.apply(grant);
+            self.granted += 1;
+        }
+        let makers = self.rows.get(&next).map_or(&[][..], |row| &row.makers);
+        match makers {
+            [] => Ok(Next::Fork(self.options(next, limit))),
+            [maker] => self.make(maker, next).map(|()| Next::Revision),
+            [one, two, ..] => Err(format!(
+                "two made revision {next}: {}; {}",
+                show::operation(one),
+                show::operation(two)
+            )),
+        }
+    }
+
+    /// The earliest end of what is still to come from a revision on.
+    fn limit(&self, revision: i64) -> u64 {
+        self.earliest_end.range(revision..).next().map_or(u64::MAX, |(_, end)| *end)
+    }
+
+    fn make(&mut self, maker: &Operation, revision: i64) -> Result<(), String> {
+        self.steps += 1;
+        // What else shows the revision comes after its maker.
+        let others = self.rows.get(&revision).map_or(&[][..], |row| &row.others);
+        let later = others.iter().map(|op| op.ended_ns).fold(self.limit(revision + 1), u64::min);
+        if later < maker.sent_ns {
+            return Err(too_late(maker, revision));
+        }
+        let mark = self.model.mark();
+        let right = self.model.apply(&maker.request);
+        let Outcome::Ok(told) = &maker.outcome else { unreachable!("only answers are in rows") };
+        match &right {
+            Ok(right) if same_answer(told, right) => Ok(()),
+            other => {
+                let why = wrong(maker, told, other);
+                self.model.back_to(&mark);
+                Err(why)
+            }
+        }
+    }
+
+    /// Everything else that shows a revision, against the model.
+    fn compare(&mut self, revision: i64) -> Result<(), String> {
+        let Some(row) = self.rows.get(&revision) else { return Ok(()) };
+        let later = self.limit(revision + 1);
+        for op in &row.others {
+            self.steps += 1;
+            let Outcome::Ok(told) = &op.outcome else { unreachable!("only answers are in rows") };
+            if !may_be_old(&op.request) && later < op.sent_ns {
+                return Err(too_late(op, revision));
+            }
+            let right = match &op.request {
+                Request::Range(request) => {
+                    self.model.range(request, revision, false).map(Response::Range)
+                }
+                Request::Txn(request) if is_read_only(request) => {
+                    self.model.read_txn(request, revision).map(Response::Txn)
+                }
+                request => {
+                    let mark = self.model.mark();
+                    let right = self.model.apply(request);
+                    self.model.back_to(&mark);
+                    right
+                }
+            };
+            if !matches!(&right, Ok(right) if same_answer(told, right)) {
+                return Err(wrong(op, told, &right));
+            }
+        }
+        Ok(())
+    }
+
+    /// The forks that may have made a revision. The last is tried first.
+    fn options(&self, revision: i64, limit: u64) -> Vec<usize> {
+        let free = |at: &usize| !self.taken.contains(at) && self.forks[*at].sent <= limit;
+        let all: Vec<usize> = (0..self.forks.len()).filter(free).collect();
+        let seen: Vec<usize> =
+            all.iter().copied().filter(|&at| self.forks[at].made == Some(revision)).collect();
+        if !seen.is_empty() {
+            return seen;
+        }
+        all.into_iter().rev().filter(|&at| self.forks[at].made.is_none()).collect()
+    }
+}
+
+enum Next {
+    Done,
+    Revision,
+    Fork(Vec<usize>),
+}
+
+fn too_late(op: &Operation, revision: i64) -> String {
+    let what = show::operation(op);
+    format!("{what}; but something later than revision {revision} had ended before it was sent")
+}
+
+fn wrong(op: &Operation, told: &Response, right: &Result<Response, etch_api::Error>) -> String {
+    let right = match right {
+        Ok(response) => show::response(response),
+        Err(why) => format!("`{why}`"),
+    };
+    format!("{}; told {}, but right is {right}", show::operation(op), show::response(told))
+}
+
+/// Whether an answer says that its operation changed a key, and so made the revision that it shows.
+fn makes_revision(response: &Response) -> bool {
+    match response {
+        Response::Put(_) => true,
+        Response::DeleteRange(told) => told.deleted > 0,
+        Response::Txn(told) => changed(told),
+        _ => false,
+    }
+}
+
+fn changed(told: &pb::TxnResponse) -> bool {
+    told.responses.iter().any(|op| match &op.response {
+        Some(Told::ResponsePut(_)) => true,
+        Some(Told::ResponseDeleteRange(told)) => told.deleted > 0,
+        Some(Told::ResponseTxn(told)) => changed(told),
+        _ => false,
+    })
+}
+
+fn may_be_old(request: &Request) -> bool {
+    match request {
+        Request::Range(range) => range.serializable,
+        Request::Txn(txn) => is_read_only(txn) && is_serializable(txn),
+        _ => false,
+    }
+}
+
+fn grants(history: &History) -> impl Iterator<Item = &Operation> {
+    history.operations.iter().filter(|op| {
+        matches!(op.request, Request::LeaseGrant(_)) && !matches!(op.outcome, Outcome::Refused(_))
+    })
+}
+
+fn forks(history: &History) -> Vec<Fork> {
+    // Where a put may keep a value, the value does not tell who wrote it.
+    let kept = history.operations.iter().any(|op| keeps_value(&op.request));
+    let seen = if kept { BTreeMap::new() } else { seen_values(history) };
+    let mut forks = Vec::new();
+    for op in &history.operations {
+        let open = match (&op.request, &op.outcome) {
+            (Request::LeaseRevoke(_), Outcome::Ok(_)) => true,
+            (Request::LeaseGrant(_) | Request::Compact(_), _) => false,
+            (request, Outcome::Unknown) => is_write(request),
+            _ => false,
+        };
+        if open {
+            let mut values = Vec::new();
+            values_of(&op.request, &mut values);
+            let made = values.iter().find_map(|value| seen.get(*value).copied());
+            forks.push(Fork { request: op.request.clone(), sent: op.sent_ns, made });
+        }
+    }
+    for op in grants(history) {
+        if let Request::LeaseGrant(grant) = &op.request {
+            let span = u64::try_from(grant.ttl).unwrap_or(0).saturating_mul(1_000_000_000);
+            let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: grant.id });
+            let sent = op.sent_ns.saturating_add(span);
+            forks.push(Fork { request, sent, made: None });
+        }
+    }
+    forks
+}
+
+fn keeps_value(request: &Request) -> bool {
+    fn any(ops: &[pb::RequestOp]) -> bool {
+        ops.iter().any(|op| match &op.request {
+            Some(Asked::RequestPut(put)) => put.ignore_value,
+            Some(Asked::RequestTxn(nested)) => any(&nested.success) || any(&nested.failure),
+            _ => false,
+        })
+    }
+    match request {
+        Request::Put(put) => put.ignore_value,
+        Request::Txn(txn) => any(&txn.success) || any(&txn.failure),
+        _ => false,
+    }
+}
+
+/// The values that a request may put.
+fn values_of<'a>(request: &'a Request, out: &mut Vec<&'a Bytes>) {
+    match request {
+        Request::Put(put) if !put.value.is_empty() => out.push(&put.value),
+        Request::Txn(txn) => txn_values(txn, out),
+        _ => {}
+    }
+}
+
+fn txn_values<'a>(txn: &'a pb::TxnRequest, out: &mut Vec<&'a Bytes>) {
+    for op in txn.success.iter().chain(&txn.failure) {
+        match &op.request {
+            Some(Asked::RequestPut(put)) if !put.value.is_empty() => out.push(&put.value),
+            Some(Asked::RequestTxn(nested)) => txn_values(nested, out),
+            _ => {}
+        }
+    }
+}
+
+/// The first revision of each value that anybody saw: later ones may have kept it.
+fn seen_values(history: &History) -> BTreeMap<Bytes, i64> {
+    let mut seen: BTreeMap<Bytes, i64> = BTreeMap::new();
+    let mut saw = |kv: &etch_api::pb::mvccpb::KeyValue| {
+        if !kv.value.is_empty() {
+            let first = seen.entry(kv.value.clone()).or_insert(kv.mod_revision);
+            *first = kv.mod_revision.min(*first);
+        }
+    };
+    for op in &history.operations {
+        match &op.outcome {
+            Outcome::Ok(Response::Range(told)) => told.kvs.iter().for_each(&mut saw),
+            Outcome::Ok(Response::Put(told)) => told.prev_kv.iter().for_each(&mut saw),
+            Outcome::Ok(Response::DeleteRange(told)) => told.prev_kvs.iter().for_each(&mut saw),
+            Outcome::Ok(Response::Txn(told)) => txn_seen(told, &mut saw),
+            _ => {}
+        }
+    }
+    for watch in &history.watches {
+        for (_, response) in &watch.responses {
+            for event in &response.events {
+                event.kv.iter().chain(&event.prev_kv).for_each(&mut saw);
+            }
+        }
+    }
+    for observation in &history.observations {
+        observation.keys.iter().flatten().for_each(&mut saw);
+    }
+    seen
+}
+
+fn txn_seen(told: &pb::TxnResponse, saw: &mut impl FnMut(&etch_api::pb::mvccpb::KeyValue)) {
+    for op in &told.responses {
+        match &op.response {
+            Some(Told::ResponseRange(told)) => told.kvs.iter().for_each(&mut *saw),
+            Some(Told::ResponsePut(told)) => told.prev_kv.iter().for_each(&mut *saw),
+            Some(Told::ResponseDeleteRange(told)) => told.prev_kvs.iter().for_each(&mut *saw),
+            Some(Told::ResponseTxn(told)) => txn_seen(told, saw),
+            None => {}
+        }
+    }
+}
