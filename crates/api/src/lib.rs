@@ -10,6 +10,7 @@ pub mod error;
 pub mod internal;
 pub mod pb;
 pub mod range;
+mod secret;
 pub mod stored;
 pub mod wire;
 

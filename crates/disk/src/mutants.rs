@@ -32,6 +32,11 @@ macro_rules! mutants {
 
 mutants! {
     I14370 "A lone member answers before its log is durable"
+    I11651 "A change of users is committed without the applied index, and applied twice after a restart"
+    I14571 "Permissions are not worked out anew when a snapshot replaces the users"
+    I21683 "A put in a transaction is not checked for what its prev_kv shows and whose lease it takes"
+    GhsaXg4h "Who may read one key may watch all that follow it"
+    Cve202633343 "A transaction within a transaction is not checked"
 }
 
 #[cfg(feature = "mutants")]

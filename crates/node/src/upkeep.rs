@@ -5,6 +5,7 @@ use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use etch_api::pb::membershippb::ClusterVersionSetRequest;
+use etch_state::auth::ROOT;
 use etch_state::members::Member;
 use etch_state::mvcc::Step;
 use etch_state::version::ETCD;
@@ -119,12 +120,24 @@ impl<T> Node<T> {
             return;
         }
         self.clock.lease_due = self.clock.now_ms + LEASE_MS;
+        self.state.auth().tokens().sweep(self.clock.now_ms);
         for id in self.state.lessor().expired(self.clock.now_ms, LEASES_MAX) {
             let revoke = LeaseRevokeRequest { id };
             let body = revoke.encode_to_vec();
-            self.propose(&Header::default(), RequestKind::LeaseRevoke, &body, None);
+            let header = self.own_header();
+            self.propose(&header, RequestKind::LeaseRevoke, &body, None);
         }
         self.write_down_leases();
+    }
+
+    /// The cluster's own requests are root's: nobody else may end every lease.
+    fn own_header(&self) -> Header<'static> {
+        let auth = self.state.auth();
+        if auth.is_enabled() {
+            Header { id: 0, username: ROOT, auth_revision: auth.revision() }
+        } else {
+            Header::default()
+        }
     }
 
     /// What is left of long leases goes into the log from time to time, where the feature gate asks for it,

@@ -15,6 +15,7 @@ use etch_api::wire::HeaderTemplate;
 use etch_disk::backend::{Backend, Bolt};
 use etch_node::{Identity, View};
 use etch_state::alarm::Alarms;
+use etch_state::auth::Auth;
 use etch_state::lease::Lessor;
 use etch_state::members::Members;
 use etch_state::mvcc::Store;
@@ -23,6 +24,8 @@ use etch_state::{Quota, Reply, State};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
+use crate::auth::Guard;
+use crate::auth::claim::Claim;
 use crate::driver::clock::Clock;
 use crate::driver::inbox::{Caller, Command, Inbox, Outcome};
 use crate::http::{self, Site};
@@ -73,6 +76,10 @@ pub struct Member {
     pub members: Arc<RwLock<Members>>,
     /// The alarms.
     pub alarms: Arc<RwLock<Alarms>>,
+    /// Users and permissions.
+    pub auth: Arc<Auth>,
+    /// Tells callers apart.
+    pub guard: Guard,
     /// The space quota.
     pub quota: Arc<Quota>,
     /// The B+tree, for whole-file reads.
@@ -115,6 +122,14 @@ impl Member {
     /// Proposes and waits. For what is not on a hot path.
     pub async fn propose(&self, kind: RequestKind, body: Bytes) -> Outcome {
         self.ask(|caller| Command::Propose(kind, body, caller)).await
+    }
+
+    /// The same in the name of whoever calls, if somebody does.
+    pub async fn propose_as(&self, claim: &Claim, kind: RequestKind, body: Bytes) -> Outcome {
+        match claim.user()?.cloned() {
+            None => self.propose(kind, body).await,
+            Some(user) => self.ask(|caller| Command::ProposeAs(user, kind, body, caller)).await,
+        }
     }
 
     /// Sends a command that has a caller, and waits for its outcome.

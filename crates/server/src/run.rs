@@ -26,6 +26,7 @@ use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
+use crate::auth::Guard;
 use crate::config::{self, Config, Url};
 use crate::driver::auto_compact;
 use crate::driver::backend_thread::BackendThread;
@@ -233,7 +234,7 @@ impl Server {
         let watched = Watched { died, log: log.clone() };
 
         let parts = Parts::take(config, recovered);
-        let member = Arc::new(parts.member(config, &inbox, clock, log, &metrics));
+        let member = Arc::new(parts.member(config, &inbox, clock, log, &metrics)?);
         let core = parts.spawn(Core {
             inbox: &inbox,
             mailboxes: &mailboxes,
@@ -357,10 +358,11 @@ impl Parts {
         clock: Clock,
         log: &Logger,
         metrics: &Arc<Metrics>,
-    ) -> Member {
+    ) -> Result<Member, String> {
+        let guard = Guard::new(config)?;
         let state = self.node.state();
         let asked = Asked::new(self.identity, self.node.view(), inbox, state);
-        Member {
+        Ok(Member {
             site: Site::new(asked, Arc::clone(metrics), log.clone(), Settings::new(config)),
             identity: self.identity,
             header: HeaderTemplate::new(self.identity.cluster, self.identity.member),
@@ -371,6 +373,8 @@ impl Parts {
             hub: Arc::clone(state.hub()),
             members: Arc::clone(state.shared_members()),
             alarms: Arc::clone(state.shared_alarms()),
+            auth: Arc::clone(state.auth()),
+            guard,
             quota: Arc::clone(state.quota()),
             backend: Arc::clone(&self.backend),
             limits: request_limits(config),
@@ -378,7 +382,7 @@ impl Parts {
             log: log.clone(),
             metrics: Arc::clone(metrics),
             lease_ids: AtomicU64::new(first_lease_id(self.identity.member)),
-        }
+        })
     }
 
     fn spawn(self, core: Core<'_>) -> Result<Vec<JoinHandle<()>>, String> {

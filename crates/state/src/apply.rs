@@ -4,6 +4,8 @@
 //! Here: the dispatch, and what alarms and the quota refuse. Not here: transactions (`txn`), and how a
 //! batch becomes durable (`state`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use etch_api::decode::{self, Broken, decode_txn};
 use etch_api::internal::{InternalEntry, RequestKind, decode_entry};
@@ -18,6 +20,7 @@ use etch_api::pb::membershippb::{
 use etch_api::{Error, KeyRange};
 use prost::{Message, Name};
 
+use crate::auth::{View, Who};
 use crate::lease::Lessor;
 use crate::members::Downgrade;
 use crate::mvcc::WriteBatch;
@@ -54,38 +57,50 @@ pub struct Done {
     pub kind: Option<RequestKind>,
 }
 
-type Outcome = Result<(Reply, Effect), Error>;
+pub(crate) type Outcome = Result<(Reply, Effect), Error>;
 
 /// One batch being applied: the keys' writer, open, and the other tables.
 pub(crate) struct Applying<'a> {
     pub batch: WriteBatch<'a>,
     pub tables: &'a Tables,
+    /// Who may do what, as of the last entry.
+    pub auth: Arc<View>,
 }
 
 impl Applying<'_> {
-    /// Applies one entry.
-    pub fn apply(&mut self, entry: &InternalEntry) -> Done {
-        let (result, effect) = match self.dispatch(entry) {
+    /// Applies the entry at this index.
+    pub fn apply(&mut self, index: u64, entry: &InternalEntry) -> Done {
+        let (result, effect) = match self.dispatch(index, entry) {
             Ok((reply, effect)) => (Ok(reply), effect),
             Err(why) => (Err(why), Effect::None),
         };
         Done { id: entry.id, result, effect, kind: entry.kind }
     }
 
-    fn dispatch(&mut self, entry: &InternalEntry) -> Outcome {
+    fn dispatch(&mut self, index: u64, entry: &InternalEntry) -> Outcome {
         let Some(kind) = entry.kind else { return Ok((self.reply(Bytes::new()), Effect::None)) };
         if self.tables.is_corrupt() && is_refused_when_corrupt(kind) {
             return Err(Error::Corrupt);
         }
+<<<<<<< HEAD
         let body = &entry.body;
         match kind {
             RequestKind::Put => self.put(&decode(body)),
             RequestKind::Range => self.range(&decode(body)),
             RequestKind::DeleteRange => self.delete_range(&decode(body)),
             RequestKind::Txn => self.txn(&sound(decode_txn(body))),
+=======
+        let body = entry.body.clone();
+        let who = Who { username: entry.username(), revision: entry.auth_revision };
+        match kind {
+            RequestKind::Put => self.put(who, &decode(body)),
+            RequestKind::Range => self.range(who, &decode(body)),
+            RequestKind::DeleteRange => self.delete_range(who, &decode(body)),
+            RequestKind::Txn => self.txn(who, &decode(body)),
+>>>>>>> 892a205 (wip)
             RequestKind::Compaction => self.compact(&decode(body)),
             RequestKind::LeaseGrant => self.grant(&decode(body)),
-            RequestKind::LeaseRevoke => self.revoke(&decode(body)),
+            RequestKind::LeaseRevoke => self.revoke(who, &decode(body)),
             RequestKind::LeaseCheckpoint => self.checkpoint(&decode(body)),
             RequestKind::Alarm => Ok(self.alarm(&decode(body))),
             RequestKind::ClusterVersionSet => Ok(self.set_version(&decode(body))),
@@ -93,13 +108,11 @@ impl Applying<'_> {
             RequestKind::DowngradeInfoSet => Ok(self.set_downgrade(decode(body))),
             // For tests of etcd's own: it only has to be survived.
             RequestKind::DowngradeVersionTest => Ok((self.reply(Bytes::new()), Effect::None)),
-            // Users and roles: no entry of theirs can be there, since a directory with auth in use is
-            // refused at the start and none of these calls is offered.
-            _ => Err(Error::NotCapable),
+            kind => self.auth_entry(kind, body, who, index),
         }
     }
 
-    fn reply(&self, body: Bytes) -> Reply {
+    pub(crate) fn reply(&self, body: Bytes) -> Reply {
         Reply { revision: self.batch.revision(), body }
     }
 
@@ -114,23 +127,27 @@ impl Applying<'_> {
         Ok(if self.tables.quota.allows(cost) { Effect::None } else { Effect::QuotaExceeded })
     }
 
-    fn put(&mut self, request: &PutRequest) -> Outcome {
+    fn put(&mut self, who: Who<'_>, request: &PutRequest) -> Outcome {
         let effect = self.check_room(quota::put_cost(request))?;
+        self.auth.check_put(who, &self.tables.lessor, request)?;
         let mut leases: &Lessor = &self.tables.lessor;
         Ok((txn::put(&mut self.batch, &mut leases, request)?, effect))
     }
 
-    fn range(&mut self, request: &RangeRequest) -> Outcome {
+    fn range(&mut self, who: Who<'_>, request: &RangeRequest) -> Outcome {
+        self.auth.check_range(who, request)?;
         Ok((txn::range(&mut self.batch, request)?, Effect::None))
     }
 
-    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Outcome {
+    fn delete_range(&mut self, who: Who<'_>, request: &DeleteRangeRequest) -> Outcome {
+        self.auth.check_delete(who, request)?;
         let mut leases: &Lessor = &self.tables.lessor;
         Ok((txn::delete_range(&mut self.batch, &mut leases, request)?, Effect::None))
     }
 
-    fn txn(&mut self, request: &TxnRequest) -> Outcome {
+    fn txn(&mut self, who: Who<'_>, request: &TxnRequest) -> Outcome {
         let effect = self.check_room(quota::txn_cost(request))?;
+        self.auth.check_txn(who, &self.tables.lessor, request)?;
         let mut leases: &Lessor = &self.tables.lessor;
         Ok((txn::txn(&mut self.batch, &mut leases, request)?, effect))
     }
@@ -151,8 +168,9 @@ impl Applying<'_> {
     }
 
     /// The lease goes, and all its keys with it, in one revision.
-    fn revoke(&mut self, request: &LeaseRevokeRequest) -> Outcome {
+    fn revoke(&mut self, who: Who<'_>, request: &LeaseRevokeRequest) -> Outcome {
         let lessor = &self.tables.lessor;
+        self.auth.check_lease_writes(who, lessor, request.id)?;
         let keys = lessor.revoke(request.id, self.batch.pending_mut())?;
         let mut leases: &Lessor = lessor;
         self.batch.txn_begin();
@@ -236,8 +254,13 @@ fn decode<M: Message + Default + Name>(body: &Bytes) -> M {
 }
 
 /// A committed body was decoded before it was proposed, here or by whoever wrote the log.
+<<<<<<< HEAD
 fn sound<M>(decoded: Result<M, Broken>) -> M {
     decoded.unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
+=======
+pub(crate) fn decode<M: Message + Default>(body: Bytes) -> M {
+    M::decode(body).unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
+>>>>>>> 892a205 (wip)
 }
 
 /// With the CORRUPT alarm up no member may touch or show data; alarms themselves still work.

@@ -2,18 +2,22 @@
 //! in which they change and become durable. Not here: what requests do (`apply`), and when to commit.
 
 use std::io;
+use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use etch_api::Error;
+use etch_api::internal::InternalEntry;
 use etch_api::pb::etcdserverpb::AlarmType;
 use etch_api::pb::raftpb::ConfChange;
 use etch_disk::backend::{Backend, Batch, Bucket, Snapshot};
+use etch_disk::mutants::{self, Mutant};
 use serde::Serialize;
 
 use crate::alarm::Alarms;
 use crate::apply::{Applying, Done, read_entry};
+use crate::auth::{Auth, changes_auth};
 use crate::lease::{Lessor, LessorConfig};
 use crate::members::Members;
 use crate::mvcc::{Event, Step, Store, Writer};
@@ -38,6 +42,7 @@ pub(crate) struct Tables {
     pub lessor: Arc<Lessor>,
     pub members: Arc<RwLock<Members>>,
     pub alarms: Arc<RwLock<Alarms>>,
+    pub auth: Arc<Auth>,
     pub quota: Arc<Quota>,
     /// Copies of the alarms, for each entry looks at them.
     pub flags: Flags,
@@ -98,7 +103,24 @@ const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 const TERM: &[u8] = b"term";
 const CONF_STATE: &[u8] = b"confState";
 const STORAGE_VERSION: &[u8] = b"storageVersion";
-const AUTH_ENABLED: &[u8] = b"authEnabled";
+
+/// A committed entry, read.
+struct Entry {
+    index: u64,
+    term: u64,
+    request: Option<InternalEntry>,
+}
+
+impl Entry {
+    fn read(index: u64, term: u64, data: &Bytes) -> Self {
+        let request = (!data.is_empty()).then(|| read_entry(index, data));
+        Self { index, term, request }
+    }
+
+    fn changes_auth(&self) -> bool {
+        self.request.as_ref().and_then(|request| request.kind).is_some_and(changes_auth)
+    }
+}
 
 /// Raft's configuration, in the JSON of the `meta` bucket.
 #[derive(Serialize)]
@@ -116,19 +138,22 @@ impl State {
     pub fn open(backend: Arc<dyn Backend>, config: &StateConfig) -> io::Result<Self> {
         let snapshot = backend.snapshot();
         check_version(&snapshot)?;
-        check_auth(&snapshot)?;
         let members = Members::load(&snapshot)?;
         let alarms = Alarms::load(&snapshot)?;
         let index = number(&snapshot, CONSISTENT_INDEX)?;
         let term = number(&snapshot, TERM)?;
-        let (store, writer, loaded) = Store::open(Arc::clone(&backend))?;
+        let (store, mut writer, loaded) = Store::open(Arc::clone(&backend))?;
         let lessor = load_leases(&snapshot, config, &loaded.attachments)?;
+        let auth = Arc::new(Auth::default());
+        auth.load(&snapshot)?;
+        auth.begin(writer.pending_mut());
         let flags = Flags::default();
         flags.set(&alarms);
         let tables = Tables {
             lessor,
             members: Arc::new(RwLock::new(members)),
             alarms: Arc::new(RwLock::new(alarms)),
+            auth,
             quota: Arc::new(Quota::new(config.quota_bytes, backend)),
             flags,
             persist_checkpoints: config.persist_checkpoints,
@@ -162,6 +187,11 @@ impl State {
         &self.tables.lessor
     }
 
+    /// Who may do what.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.tables.auth
+    }
+
     /// The quota.
     pub fn quota(&self) -> &Arc<Quota> {
         &self.tables.quota
@@ -189,25 +219,36 @@ impl State {
         entries: impl Iterator<Item = (u64, u64, &'e Bytes)>,
         done: &mut Vec<Done>,
     ) {
-        let events = self.apply_run(entries, done);
-        if !events.is_empty() {
-            self.hub.notify(&events, self.store.revision());
+        let mut entries =
+            entries.map(|(index, term, data)| Entry::read(index, term, data)).peekable();
+        while entries.peek().is_some() {
+            let events = self.apply_run(&mut entries, done);
+            if !events.is_empty() {
+                self.hub.notify(&events, self.store.revision());
+            }
         }
         self.tables.quota.spent(self.writer.pending_bytes() + self.committing);
     }
 
-    fn apply_run<'e>(
+    /// Applies what can be published together: permissions change between two publications of keys, never
+    /// within one, so that no reader sees keys under permissions that they were not under.
+    fn apply_run(
         &mut self,
-        entries: impl Iterator<Item = (u64, u64, &'e Bytes)>,
+        entries: &mut Peekable<impl Iterator<Item = Entry>>,
         done: &mut Vec<Done>,
     ) -> Vec<Arc<Event>> {
-        let mut applying = Applying { batch: self.writer.begin(), tables: &self.tables };
-        for (index, term, data) in entries {
+        let (tables, auth) = (&self.tables, self.tables.auth.view());
+        let mut applying = Applying { batch: self.writer.begin(), tables, auth };
+        let mut first = true;
+        while let Some(Entry { index, term, request }) =
+            entries.next_if(|entry| first || !entry.changes_auth())
+        {
+            first = false;
             assert_eq!(index, self.index + 1, "invariant I3: entries are applied without a gap");
             (self.index, self.term) = (index, term);
             // A leader's first entry carries no request.
-            if !data.is_empty() {
-                done.push(applying.apply(&read_entry(index, data)));
+            if let Some(request) = request {
+                done.push(applying.apply(index, &request));
             }
         }
         applying.batch.finish()
@@ -262,8 +303,10 @@ impl State {
         let (index, term) = (self.index, self.term);
         let storage = self.members().storage_version();
         let batch = self.writer.pending_mut();
-        batch.put(Bucket::Meta, CONSISTENT_INDEX, Bytes::copy_from_slice(&index.to_be_bytes()));
-        batch.put(Bucket::Meta, TERM, Bytes::copy_from_slice(&term.to_be_bytes()));
+        if !(mutants::on(Mutant::I11651) && self.tables.auth.revision() > 1) {
+            batch.put(Bucket::Meta, CONSISTENT_INDEX, Bytes::copy_from_slice(&index.to_be_bytes()));
+            batch.put(Bucket::Meta, TERM, Bytes::copy_from_slice(&term.to_be_bytes()));
+        }
         if let Some(version) = storage {
             batch.put(Bucket::Meta, STORAGE_VERSION, version.to_string().into());
         }
@@ -328,17 +371,6 @@ fn check_version(snapshot: &Snapshot) -> io::Result<()> {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!("the data is of storage version {version}, newer than {}", ETCD.cluster()),
-        ));
-    }
-    Ok(())
-}
-
-/// Data that was under access control must not be served without it.
-fn check_auth(snapshot: &Snapshot) -> io::Result<()> {
-    if snapshot.get(Bucket::Auth, AUTH_ENABLED)?.is_some_and(|v| v == [1]) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "authentication is enabled in this data, and this release does not enforce it",
         ));
     }
     Ok(())

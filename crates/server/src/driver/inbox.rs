@@ -10,6 +10,7 @@ use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::raftpb::ConfChangeType;
 use etch_state::Reply;
+use etch_state::auth::AuthInfo;
 use tokio::sync::oneshot;
 
 /// The outcome of a call.
@@ -34,6 +35,8 @@ pub enum Caller {
 pub enum Command {
     /// A request for the log: its kind and the client's own bytes.
     Propose(RequestKind, Bytes, Caller),
+    /// The same in a user's name.
+    ProposeAs(AuthInfo, RequestKind, Bytes, Caller),
     /// A compaction whose caller waits until its work is done.
     ProposePhysical(Bytes, Caller),
     /// A change of the membership: what, whom, and the member as JSON.

@@ -67,6 +67,11 @@ impl NodeThread {
             Command::Propose(kind, body, caller) => {
                 self.node.propose(&nobody, kind, &body, Some(caller))
             }
+            Command::ProposeAs(user, kind, body, caller) => {
+                let header =
+                    Header { id: 0, username: &user.username, auth_revision: user.revision };
+                self.node.propose(&header, kind, &body, Some(caller));
+            }
             Command::ProposePhysical(body, caller) => {
                 self.node.propose_physical_compaction(&nobody, &body, caller);
             }

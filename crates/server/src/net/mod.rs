@@ -18,11 +18,13 @@ use etch_rpc::{
     CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply,
     Route, Stats, Status, StreamSender,
 };
+use etch_state::auth::{Held, View};
 use etch_state::mvcc::RangeReply;
 use etch_state::watch::Doorbell;
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::Notify;
 
+use crate::auth::claim::Claim;
 use crate::driver::inbox::{Caller, Command, Outcome};
 use crate::member::Member;
 use crate::services::methods::{self, Method};
@@ -71,6 +73,8 @@ pub struct Net {
     streams: RefCell<HashMap<u64, Rc<Notify>>>,
     next_token: Cell<u64>,
     rpc: Arc<Stats>,
+    /// Who may do what, as of the last look.
+    permissions: RefCell<Held>,
     /// Calls of this turn by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
     /// Told of when there has been no leader for long.
@@ -102,6 +106,7 @@ impl Net {
             streams: RefCell::default(),
             next_token: Cell::new(0),
             rpc,
+            permissions: RefCell::default(),
             versions: RefCell::default(),
             leaderless: Notify::new(),
         })
@@ -111,6 +116,31 @@ impl Net {
     pub fn propose(&self, kind: RequestKind, body: Bytes, method: Method, reply: Reply) {
         let caller = self.wait(method, reply);
         self.outbox.borrow_mut().push(Command::Propose(kind, body, caller));
+    }
+
+    /// The same in the name of whoever calls, if somebody does.
+    pub fn propose_as(
+        &self,
+        claim: &Claim,
+        kind: RequestKind,
+        body: Bytes,
+        method: Method,
+        reply: Reply,
+    ) {
+        match claim.user() {
+            Ok(None) => self.propose(kind, body, method, reply),
+            Ok(Some(user)) => {
+                let caller = self.wait(method, reply);
+                let user = user.clone();
+                self.outbox.borrow_mut().push(Command::ProposeAs(user, kind, body, caller));
+            }
+            Err(error) => self.fail(method, self.member.clock.now_ms(), reply, status(error)),
+        }
+    }
+
+    /// Asks the newest permissions.
+    pub fn with_auth<T>(&self, ask: impl FnOnce(&View) -> T) -> T {
+        ask(self.member.auth.hold(&mut self.permissions.borrow_mut()))
     }
 
     /// Keeps a call until its outcome comes back.
@@ -281,7 +311,7 @@ impl Handler for NetHandler {
     }
 
     fn unary(&self, method: u16, call: CallInfo, message: Bytes, reply: Reply) {
-        services::unary(&self.net, Method::from_number(method), &call, message, reply);
+        services::unary(&self.net, Method::from_number(method), call, message, reply);
     }
 
     fn batch_end(&self) {

@@ -11,12 +11,16 @@ use etch_api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 use etch_api::wire;
-use etch_rpc::{Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender};
+use etch_rpc::{
+    CallInfo, Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender,
+};
+use etch_state::auth::{View, Who};
 use etch_state::mvcc::{Chunk, RangeReply};
 use etch_state::{quota, txn};
 
 use super::methods::Method;
 use super::{broken, decode, decode_streamed, internal, read_status, status};
+use crate::auth::claim::Claim;
 use crate::driver::inbox::Command;
 use crate::net::Net;
 
@@ -24,8 +28,13 @@ use crate::net::Net;
 const WHOLE: usize = 64 << 10;
 
 /// `Range`.
+<<<<<<< HEAD
 pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let request = match decode::<RangeRequest>(&message) {
+=======
+pub fn range(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: Reply) {
+    let request = match decode::<RangeRequest>(message) {
+>>>>>>> 892a205 (wip)
         Ok(request) => request,
         Err(status) => return net.fail(Method::Range, began_ms, reply, status),
     };
@@ -33,21 +42,27 @@ pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
         return net.fail(Method::Range, began_ms, reply, status(error));
     }
     if request.serializable || net.member.view.is_lone_leader() {
-        return answer_range(net, began_ms, &request, reply);
+        return answer_range(net, began_ms, &claim, &request, reply);
     }
     let net = Rc::clone(net);
     tokio::task::spawn_local(async move {
         match net.member.linearize().await {
-            Ok(()) => answer_range(&net, began_ms, &request, reply),
+            Ok(()) => answer_range(&net, began_ms, &claim, &request, reply),
             Err(error) => net.fail(Method::Range, began_ms, reply, status(error)),
         }
     });
 }
 
-fn answer_range(net: &Rc<Net>, began_ms: u64, request: &RangeRequest, reply: Reply) {
-    let found = match net.member.store.range(request) {
+fn answer_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, request: &RangeRequest, reply: Reply) {
+    let found = guarded(
+        net,
+        claim,
+        |view, who| view.check_range(who, request),
+        || net.member.store.range(request).map_err(|error| read_status(&error)),
+    );
+    let found = match found {
         Ok(found) => found,
-        Err(error) => return net.fail(Method::Range, began_ms, reply, read_status(&error)),
+        Err(status) => return net.fail(Method::Range, began_ms, reply, status),
     };
     if found.encoded_len() > WHOLE {
         net.handled(Method::Range, began_ms, Code::Ok);
@@ -60,6 +75,19 @@ fn answer_range(net: &Rc<Net>, began_ms: u64, request: &RangeRequest, reply: Rep
         }
         Err(error) => net.fail(Method::Range, began_ms, reply, internal(&error)),
     }
+}
+
+/// A read by somebody who may, under the permissions that were checked.
+fn guarded<T>(
+    net: &Net,
+    claim: &Claim,
+    check: impl FnOnce(&View, Who<'_>) -> Result<(), Error>,
+    read: impl FnOnce() -> Result<T, Status>,
+) -> Result<T, Status> {
+    claim.require(net, check).map_err(status)?;
+    let found = read();
+    claim.still(net).map_err(status)?;
+    found
 }
 
 /// A large answer: its header, then the keys and values as the client's window opens.
@@ -107,8 +135,13 @@ impl PayloadSource for LazyRange {
 }
 
 /// `Put`.
+<<<<<<< HEAD
 pub fn put(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let request = match decode::<PutRequest>(&message) {
+=======
+pub fn put(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
+    let request = match decode::<PutRequest>(message.clone()) {
+>>>>>>> 892a205 (wip)
         Ok(request) => request,
         Err(status) => return net.fail(Method::Put, began_ms, reply, status),
     };
@@ -118,7 +151,7 @@ pub fn put(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     if !net.member.quota.allows(quota::put_cost(&request)) {
         return refuse_for_space(net, Method::Put, began_ms, reply);
     }
-    net.propose(RequestKind::Put, message, Method::Put, reply);
+    net.propose_as(claim, RequestKind::Put, message, Method::Put, reply);
 }
 
 /// No room: the alarm goes up, then the client is told.
@@ -131,18 +164,30 @@ pub fn refuse_for_space(net: &Rc<Net>, method: Method, began_ms: u64, reply: Rep
 }
 
 /// `DeleteRange`.
+<<<<<<< HEAD
 pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let checked = decode::<DeleteRangeRequest>(&message)
+=======
+pub fn delete_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
+    let checked = decode::<DeleteRangeRequest>(message.clone())
+>>>>>>> 892a205 (wip)
         .and_then(|request| txn::check_delete(&request).map_err(status));
     match checked {
-        Ok(()) => net.propose(RequestKind::DeleteRange, message, Method::DeleteRange, reply),
+        Ok(()) => {
+            net.propose_as(claim, RequestKind::DeleteRange, message, Method::DeleteRange, reply)
+        }
         Err(status) => net.fail(Method::DeleteRange, began_ms, reply, status),
     }
 }
 
 /// `Txn`. One that only reads does not go through the log.
+<<<<<<< HEAD
 pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let request = match decode_txn(&message) {
+=======
+pub fn txn(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: Reply) {
+    let request = match TxnRequest::decode(message.clone()) {
+>>>>>>> 892a205 (wip)
         Ok(request) => request,
         Err(error) => return net.fail(Method::Txn, began_ms, reply, broken(error)),
     };
@@ -150,52 +195,81 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
         return net.fail(Method::Txn, began_ms, reply, status(error));
     }
     if txn::is_read_only(&request) {
-        return read_txn(net, began_ms, request, reply);
+        return read_txn(net, began_ms, claim, request, reply);
     }
     if !net.member.quota.allows(quota::txn_cost(&request)) {
         return refuse_for_space(net, Method::Txn, began_ms, reply);
     }
-    net.propose(RequestKind::Txn, message, Method::Txn, reply);
+    net.propose_as(&claim, RequestKind::Txn, message, Method::Txn, reply);
 }
 
+<<<<<<< HEAD
 fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
     let answer = move |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
         let answer = net.member.store.read_txn(request).map_err(|error| read_status(&error));
+=======
+/// A transaction nested deeper than a decoder goes has more operations than any may have: each level is
+/// at least one.
+fn broken_txn(error: &DecodeError) -> Status {
+    if error.to_string().ends_with("recursion limit reached") {
+        return status(Error::TooManyOps);
+    }
+    broken("grpc: error unmarshalling request")
+}
+
+fn read_txn(net: &Rc<Net>, began_ms: u64, claim: Claim, request: TxnRequest, reply: Reply) {
+    let answer = move |net: &Rc<Net>, claim: &Claim, request: &TxnRequest, reply: Reply| {
+        let answer = guarded(
+            net,
+            claim,
+            |view, who| view.check_txn(who, &net.member.lessor, request),
+            || net.member.store.read_txn(request).map_err(|error| read_status(&error)),
+        );
+>>>>>>> 892a205 (wip)
         net.conclude(Method::Txn, began_ms, reply, answer);
     };
     if txn::is_serializable(&request) || net.member.view.is_lone_leader() {
-        return answer(net, &request, reply);
+        return answer(net, &claim, &request, reply);
     }
     let net = Rc::clone(net);
     tokio::task::spawn_local(async move {
         match net.member.linearize().await {
-            Ok(()) => answer(&net, &request, reply),
+            Ok(()) => answer(&net, &claim, &request, reply),
             Err(error) => net.fail(Method::Txn, began_ms, reply, status(error)),
         }
     });
 }
 
 /// `Compact`.
+<<<<<<< HEAD
 pub fn compact(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let request = match decode::<CompactionRequest>(&message) {
+=======
+pub fn compact(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
+    let request = match decode::<CompactionRequest>(message.clone()) {
+>>>>>>> 892a205 (wip)
         Ok(request) => request,
         Err(status) => return net.fail(Method::Compact, began_ms, reply, status),
     };
+    if let Err(error) = claim.require_admin(net) {
+        return net.fail(Method::Compact, began_ms, reply, status(error));
+    }
     if request.physical {
         let caller = net.wait(Method::Compact, reply);
         net.command(Command::ProposePhysical(message, caller));
     } else {
-        net.propose(RequestKind::Compaction, message, Method::Compact, reply);
+        net.propose_as(claim, RequestKind::Compaction, message, Method::Compact, reply);
     }
 }
 
 /// `RangeStream`: the same answer in chunks, all of one revision.
 pub async fn range_stream(
     net: Rc<Net>,
+    call: &CallInfo,
     mut messages: MessageStream,
     sender: StreamSender,
 ) -> Status {
-    match stream_chunks(&net, &mut messages, &sender).await {
+    match stream_chunks(&net, call, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,
     }
@@ -203,6 +277,7 @@ pub async fn range_stream(
 
 async fn stream_chunks(
     net: &Rc<Net>,
+    call: &CallInfo,
     messages: &mut MessageStream,
     sender: &StreamSender,
 ) -> Result<(), Status> {
@@ -220,11 +295,15 @@ async fn stream_chunks(
     if !request.serializable {
         net.member.linearize().await.map_err(status)?;
     }
+    let claim = Claim::of(net, call);
+    claim.require(net, |view, who| view.check_range(who, &request)).map_err(status)?;
     let mut chunks = net.member.store.range_stream(&request, net.member.limits.max_request_bytes);
     while let Some(chunk) = chunks.next_chunk().map_err(|error| read_status(&error))? {
+        // All chunks are of one revision; a caller whose permissions change gets no more of it.
+        claim.still(net).map_err(status)?;
         sender.send(framed(net, chunk).map_err(|error| internal(&error))?).await?;
     }
-    Ok(())
+    claim.still(net).map_err(status)
 }
 
 /// One `RangeStreamResponse`: field 1 is a `RangeResponse`, whose header only the last one has.

@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::etcdserverpb as pb;
-use etch_rpc::{MessageStream, Reply, Status, StreamSender};
+use etch_rpc::{CallInfo, MessageStream, Reply, Status, StreamSender};
 use etch_state::Reply as Done;
+use etch_state::auth::{View, Who};
 use etch_state::lease::RenewError;
 use etch_state::quota;
 use etch_state::watch::Wake;
@@ -19,37 +20,66 @@ use tokio::sync::Notify;
 use super::kv::refuse_for_space;
 use super::methods::Method;
 use super::{decode, decode_streamed, status};
+use crate::auth::claim::Claim;
 use crate::net::Net;
 
 /// `LeaseGrant`. A lease without an id gets one here, so that the entry names it for every member.
+<<<<<<< HEAD
 pub fn grant(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     let mut request = match decode::<pb::LeaseGrantRequest>(&message) {
+=======
+pub fn grant(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
+    let mut request = match decode::<pb::LeaseGrantRequest>(message.clone()) {
+>>>>>>> 892a205 (wip)
         Ok(request) => request,
         Err(status) => return net.fail(Method::LeaseGrant, began_ms, reply, status),
     };
     if !net.member.quota.allows(quota::LEASE_COST) {
         return refuse_for_space(net, Method::LeaseGrant, began_ms, reply);
     }
+    if let Err(error) = claim.require_user(net) {
+        return net.fail(Method::LeaseGrant, began_ms, reply, status(error));
+    }
     let mut body = message;
     if request.id == 0 {
         request.id = net.member.next_lease_id();
         body = request.encode_to_vec().into();
     }
-    net.propose(RequestKind::LeaseGrant, body, Method::LeaseGrant, reply);
+    net.propose_as(claim, RequestKind::LeaseGrant, body, Method::LeaseGrant, reply);
 }
 
 /// `LeaseRevoke`.
+<<<<<<< HEAD
 pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
     match decode::<pb::LeaseRevokeRequest>(&message) {
         Ok(_) => net.propose(RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply),
+=======
+pub fn revoke(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
+    let checked = decode::<pb::LeaseRevokeRequest>(message.clone())
+        .and_then(|_| claim.require_user(net).map_err(status));
+    match checked {
+        Ok(()) => {
+            net.propose_as(claim, RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply);
+        }
+>>>>>>> 892a205 (wip)
         Err(status) => net.fail(Method::LeaseRevoke, began_ms, reply, status),
     }
 }
 
 /// `LeaseTimeToLive`. An unknown lease has -1 seconds to live, and that is no error.
+<<<<<<< HEAD
 pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
     let request: pb::LeaseTimeToLiveRequest = decode(&message)?;
+=======
+pub fn time_to_live(net: &Net, claim: &Claim, message: Bytes) -> Result<Done, Status> {
+    let request: pb::LeaseTimeToLiveRequest = decode(message)?;
+>>>>>>> 892a205 (wip)
     let lessor = &net.member.lessor;
+    claim.require_user(net).map_err(status)?;
+    if request.keys {
+        let check = |view: &View, who: Who<'_>| view.check_lease_reads(who, lessor, request.id);
+        claim.require(net, check).map_err(status)?;
+    }
     let ttl = lessor.time_to_live(request.id, net.member.clock.now_ms());
     let response = pb::LeaseTimeToLiveResponse {
         header: None,
@@ -58,25 +88,34 @@ pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
         granted_ttl: lessor.granted_ttl(request.id).unwrap_or(0),
         keys: if request.keys { lessor.keys(request.id).unwrap_or_default() } else { Vec::new() },
     };
+    if request.keys {
+        claim.still(net).map_err(status)?;
+    }
     Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
 }
 
-/// `LeaseLeases`.
-pub fn leases(net: &Net) -> Done {
-    let leases = net
-        .member
-        .lessor
-        .leases(net.member.clock.now_ms())
-        .into_iter()
-        .map(|id| pb::LeaseStatus { id })
-        .collect();
+/// `LeaseLeases`: for those who may see every key of every lease.
+pub fn leases(net: &Net, claim: &Claim) -> Result<Done, Status> {
+    let lessor = &net.member.lessor;
+    let ids = lessor.leases(net.member.clock.now_ms());
+    let check = |view: &View, who: Who<'_>| {
+        ids.iter().try_for_each(|id| view.check_lease_reads(who, lessor, *id))
+    };
+    claim.require_user(net).and_then(|()| claim.require(net, check)).map_err(status)?;
+    claim.still(net).map_err(status)?;
+    let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
     let response = pb::LeaseLeasesResponse { header: None, leases };
-    Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() }
+    Ok(Done { revision: net.member.store.revision(), body: response.encode_to_vec().into() })
 }
 
 /// `LeaseKeepAlive`: an answer for each request, with 0 seconds for a lease that is not there.
-pub async fn keep_alive(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
-    match keep_alives(&net, &mut messages, &sender).await {
+pub async fn keep_alive(
+    net: Rc<Net>,
+    call: &CallInfo,
+    mut messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
+    match keep_alives(&net, call, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,
     }
@@ -84,11 +123,20 @@ pub async fn keep_alive(net: Rc<Net>, mut messages: MessageStream, sender: Strea
 
 async fn keep_alives(
     net: &Rc<Net>,
+    call: &CallInfo,
     messages: &mut MessageStream,
     sender: &StreamSender,
 ) -> Result<(), Status> {
     while let Some(message) = messages.next().await? {
+<<<<<<< HEAD
         let request: pb::LeaseKeepAliveRequest = decode_streamed(&message)?;
+=======
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
+        let claim = Claim::of(net, call);
+        let lessor = &net.member.lessor;
+        let check = |view: &View, who: Who<'_>| view.check_lease_writes(who, lessor, request.id);
+        claim.require_user(net).and_then(|()| claim.require(net, check)).map_err(status)?;
+>>>>>>> 892a205 (wip)
         let ttl = renew(net, request.id).await.map_err(status)?;
         let response = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
         let done =

@@ -8,16 +8,18 @@ use bytes::{Bytes, BytesMut};
 use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::etcdserverpb as pb;
+use etch_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use etch_api::pb::etcdserverpb::downgrade_request::DowngradeAction;
 use etch_api::pb::membershippb::DowngradeInfoSetRequest;
 use etch_disk::backend::Backend;
-use etch_rpc::{Code, MessageStream, Status, StreamSender};
+use etch_rpc::{CallInfo, Code, MessageStream, Status, StreamSender};
 use etch_state::Reply;
 use etch_state::version::{ETCD, Version};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use super::{decode, decode_streamed, internal, read_status, status};
+use crate::auth::claim::Claim;
 use crate::driver::inbox::Command;
 use crate::log_info;
 use crate::net::Net;
@@ -27,9 +29,20 @@ fn reply(net: &Net, body: &impl prost::Message) -> Reply {
 }
 
 /// `Alarm`: through the log, also to list them, as in etcd.
+<<<<<<< HEAD
 pub async fn alarm(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
     decode::<pb::AlarmRequest>(&message)?;
     net.member.propose(RequestKind::Alarm, message).await.map_err(status)
+=======
+pub async fn alarm(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Reply, Status> {
+    let request: pb::AlarmRequest = decode(message.clone())?;
+    let permitted = match AlarmAction::try_from(request.action) {
+        Ok(AlarmAction::Get) => claim.require_user(net),
+        _ => claim.require_admin(net),
+    };
+    permitted.map_err(status)?;
+    net.member.propose_as(claim, RequestKind::Alarm, message).await.map_err(status)
+>>>>>>> 892a205 (wip)
 }
 
 /// `Status`.
@@ -198,8 +211,13 @@ fn cluster_version(text: &str) -> Result<Version, Error> {
 const BLOB: usize = 32 << 10;
 
 /// `Snapshot`: the file at one root, then its SHA-256.
-pub async fn snapshot(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
-    match send_snapshot(&net, &mut messages, &sender).await {
+pub async fn snapshot(
+    net: Rc<Net>,
+    call: &CallInfo,
+    mut messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
+    match send_snapshot(&net, call, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,
     }
@@ -207,12 +225,18 @@ pub async fn snapshot(net: Rc<Net>, mut messages: MessageStream, sender: StreamS
 
 async fn send_snapshot(
     net: &Rc<Net>,
+    call: &CallInfo,
     messages: &mut MessageStream,
     sender: &StreamSender,
 ) -> Result<(), Status> {
     let no_request = || Status::new(Code::Internal, "no request");
     let message = messages.next().await?.ok_or_else(no_request)?;
+<<<<<<< HEAD
     decode_streamed::<pb::SnapshotRequest>(&message)?;
+=======
+    decode_streamed::<pb::SnapshotRequest>(message)?;
+    Claim::of(net, call).require_admin(net).map_err(status)?;
+>>>>>>> 892a205 (wip)
     // What is acknowledged is in the snapshot: it is committed to the file first.
     net.member.commit_everything().await.map_err(status)?;
     let version =

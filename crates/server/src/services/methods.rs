@@ -85,7 +85,23 @@ methods! {
         Downgrade "Downgrade" Unary
     }
     "etcdserverpb.Auth" {
+        AuthEnable "AuthEnable" Unary
+        AuthDisable "AuthDisable" Unary
         AuthStatus "AuthStatus" Unary
+        Authenticate "Authenticate" Unary
+        UserAdd "UserAdd" Unary
+        UserGet "UserGet" Unary
+        UserList "UserList" Unary
+        UserDelete "UserDelete" Unary
+        UserChangePassword "UserChangePassword" Unary
+        UserGrantRole "UserGrantRole" Unary
+        UserRevokeRole "UserRevokeRole" Unary
+        RoleAdd "RoleAdd" Unary
+        RoleGet "RoleGet" Unary
+        RoleList "RoleList" Unary
+        RoleDelete "RoleDelete" Unary
+        RoleGrantPermission "RoleGrantPermission" Unary
+        RoleRevokePermission "RoleRevokePermission" Unary
     }
     "grpc.health.v1.Health" {
         HealthCheck "Check" Unary

@@ -21,6 +21,7 @@ use etch_state::mvcc::ReadError;
 use prost::{Message, Name};
 
 use self::methods::Method;
+use crate::auth::claim::Claim;
 use crate::log_warn;
 use crate::member::Member;
 use crate::net::{Flow, Net};
@@ -85,14 +86,15 @@ pub fn wants_leader(call: &CallInfo) -> bool {
 }
 
 /// A unary call, whole: checked, answered here or sent on its way.
-pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, reply: Reply) {
+pub fn unary(net: &Rc<Net>, method: Method, call: CallInfo, message: Bytes, reply: Reply) {
     let began_ms = net.member.clock.now_ms();
     net.member.metrics.started(method);
     net.requested(call.metadata("client-api-version"), Flow::Unary);
-    if let Err(error) = admit(&net.member, call) {
+    if let Err(error) = admit(&net.member, &call) {
         return net.fail(method, began_ms, reply, status(error));
     }
     match method {
+<<<<<<< HEAD
         Method::Range => kv::range(net, began_ms, message, reply),
         Method::Put => kv::put(net, began_ms, message, reply),
         Method::DeleteRange => kv::delete_range(net, began_ms, message, reply),
@@ -102,18 +104,36 @@ pub fn unary(net: &Rc<Net>, method: Method, call: &CallInfo, message: Bytes, rep
         Method::LeaseRevoke => lease::revoke(net, began_ms, message, reply),
         Method::LeaseTimeToLive if net.member.is_leader() => {
             net.conclude(method, began_ms, reply, lease::time_to_live(net, message));
+=======
+        Method::Range => kv::range(net, began_ms, Claim::of(net, &call), message, reply),
+        Method::Put => kv::put(net, began_ms, &Claim::of(net, &call), message, reply),
+        Method::DeleteRange => {
+            kv::delete_range(net, began_ms, &Claim::of(net, &call), message, reply);
         }
-        Method::LeaseLeases => net.conclude(method, began_ms, reply, Ok(lease::leases(net))),
+        Method::Txn => kv::txn(net, began_ms, Claim::of(net, &call), message, reply),
+        Method::Compact => kv::compact(net, began_ms, &Claim::of(net, &call), message, reply),
+        Method::LeaseGrant => lease::grant(net, began_ms, &Claim::of(net, &call), message, reply),
+        Method::LeaseRevoke => {
+            lease::revoke(net, began_ms, &Claim::of(net, &call), message, reply);
+        }
+        Method::LeaseTimeToLive => {
+            let answer = lease::time_to_live(net, &Claim::of(net, &call), message);
+            net.conclude(method, began_ms, reply, answer);
+        }
+        Method::LeaseLeases => {
+            let answer = lease::leases(net, &Claim::of(net, &call));
+            net.conclude(method, began_ms, reply, answer);
+>>>>>>> 892a205 (wip)
+        }
         Method::Status => {
-            net.conclude(method, began_ms, reply, Ok(maintenance::member_status(net)));
-        }
-        Method::AuthStatus => {
-            net.conclude(method, began_ms, reply, auth::status(&net.member, message))
+            let permitted = Claim::of(net, &call).require_user(net).map_err(status);
+            let answer = permitted.map(|()| maintenance::member_status(net));
+            net.conclude(method, began_ms, reply, answer);
         }
         _ => {
             let net = Rc::clone(net);
             tokio::task::spawn_local(async move {
-                match slow(&net, method, message).await {
+                match slow(&net, method, &call, message).await {
                     Ok(Answer::Applied(done)) => net.finish(method, began_ms, reply, Ok(done)),
                     Ok(Answer::Whole(bytes)) => {
                         net.handled(method, began_ms, Code::Ok);
@@ -135,8 +155,16 @@ enum Answer {
 }
 
 /// The methods that wait for something and are not on a hot path: each runs as a task.
-async fn slow(net: &Rc<Net>, method: Method, message: Bytes) -> Result<Answer, Status> {
+async fn slow(
+    net: &Rc<Net>,
+    method: Method,
+    call: &CallInfo,
+    message: Bytes,
+) -> Result<Answer, Status> {
+    let claim = || Claim::of(net, call);
+    let admin = || claim().require_admin(net).map_err(status);
     Ok(match method {
+<<<<<<< HEAD
         Method::LeaseTimeToLive => {
             // Only the leader knows. With another than us there is nobody to ask.
             net.member.wait_to_lead().await.map_err(status)?;
@@ -154,6 +182,54 @@ async fn slow(net: &Rc<Net>, method: Method, message: Bytes) -> Result<Answer, S
         Method::MemberUpdate => Answer::Whole(cluster::update(net, message).await?),
         Method::MemberPromote => Answer::Whole(cluster::promote(net, message).await?),
         Method::HealthCheck => Answer::Whole(health::check(&decode(&message)?)?),
+=======
+        Method::Alarm => Answer::Applied(maintenance::alarm(net, &claim(), message).await?),
+        Method::Hash => {
+            admin()?;
+            Answer::Applied(maintenance::hash(net).await?)
+        }
+        Method::HashKv => {
+            admin()?;
+            Answer::Applied(maintenance::hash_kv(net, message).await?)
+        }
+        Method::Downgrade => {
+            admin()?;
+            Answer::Applied(maintenance::downgrade(net, message).await?)
+        }
+        Method::Defragment => {
+            admin()?;
+            Answer::Whole(maintenance::defragment(net).await?)
+        }
+        Method::MoveLeader => {
+            admin()?;
+            Answer::Whole(maintenance::move_leader(net, message).await?)
+        }
+        Method::MemberList => Answer::Whole(cluster::list(net, &claim(), message).await?),
+        Method::MemberAdd => Answer::Whole(cluster::add(net, &claim(), message).await?),
+        Method::MemberRemove => Answer::Whole(cluster::remove(net, &claim(), message).await?),
+        Method::MemberUpdate => Answer::Whole(cluster::update(net, &claim(), message).await?),
+        Method::MemberPromote => Answer::Whole(cluster::promote(net, &claim(), message).await?),
+        Method::AuthEnable
+        | Method::AuthDisable
+        | Method::AuthStatus
+        | Method::Authenticate
+        | Method::UserAdd
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserChangePassword
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission => {
+            Answer::Applied(auth::call(net, method, call, message).await?)
+        }
+        Method::HealthCheck => Answer::Whole(health::check(&decode(message)?)?),
+>>>>>>> 892a205 (wip)
         other => unreachable!("{other:?} is answered elsewhere"),
     })
 }
@@ -171,6 +247,7 @@ pub async fn stream(
     let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
     let status = match admit(&net.member, &call) {
         Err(error) => status(error),
+<<<<<<< HEAD
         Ok(()) if wants_leader(&call) => {
             tokio::select! {
                 status = serve(&net, method, messages, sender) => status,
@@ -178,6 +255,16 @@ pub async fn stream(
             }
         }
         Ok(()) => serve(&net, method, messages, sender).await,
+=======
+        Ok(()) => match method {
+            Method::Watch => watch::watch(net, &call, messages, sender).await,
+            Method::LeaseKeepAlive => lease::keep_alive(net, &call, messages, sender).await,
+            Method::RangeStream => kv::range_stream(net, &call, messages, sender).await,
+            Method::Snapshot => maintenance::snapshot(net, &call, messages, sender).await,
+            Method::HealthWatch => health::watch(messages, sender).await,
+            other => unreachable!("{other:?} is not a stream"),
+        },
+>>>>>>> 892a205 (wip)
     };
     counted.end(status)
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use etch_api::pb::etcdserverpb::WatchRequest;
 use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
-use etch_rpc::{Code, MessageStream, Payload, Status, StreamSender};
+use etch_rpc::{CallInfo, Code, MessageStream, Payload, Status, StreamSender};
+use etch_state::auth::{View, Who};
 use etch_state::watch::{OutMessage, StreamConfig, StreamState};
 use tokio::sync::Notify;
 
 use super::decode_streamed;
+use crate::auth::claim::Claim;
 use crate::net::Net;
 
 /// Bytes of events made ready at a time; between two such steps requests are looked at.
@@ -43,7 +45,12 @@ impl Drop for Place {
 }
 
 /// `Watch`.
-pub async fn watch(net: Rc<Net>, mut messages: MessageStream, sender: StreamSender) -> Status {
+pub async fn watch(
+    net: Rc<Net>,
+    call: &CallInfo,
+    mut messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
     let place = Place::new(Rc::clone(&net));
     let config = StreamConfig {
         fragment_limit: net.member.limits.max_request_bytes + (512 << 10),
@@ -53,7 +60,7 @@ pub async fn watch(net: Rc<Net>, mut messages: MessageStream, sender: StreamSend
     };
     let now = net.member.clock.now_ms();
     let mut state = StreamState::new(&net.member.hub, net.doorbell(), place.token, now, config);
-    match run(&net, &place, &mut state, &mut messages, &sender).await {
+    match run(&net, call, &place, &mut state, &mut messages, &sender).await {
         Ok(()) => Status::OK,
         Err(status) => status,
     }
@@ -61,6 +68,7 @@ pub async fn watch(net: Rc<Net>, mut messages: MessageStream, sender: StreamSend
 
 async fn run(
     net: &Rc<Net>,
+    call: &CallInfo,
     place: &Place,
     state: &mut StreamState,
     messages: &mut MessageStream,
@@ -86,7 +94,7 @@ async fn run(
             tokio::select! {
                 biased;
                 message = messages.next(), if reads => {
-                    open = handle(net, state, message?)?;
+                    open = handle(net, call, state, message?)?;
                 }
                 () = tokio::task::yield_now() => {}
             }
@@ -95,7 +103,7 @@ async fn run(
         let patience = state.next_tick().map(|at| at.saturating_sub(net.member.clock.now_ms()));
         tokio::select! {
             message = messages.next(), if reads => {
-                open = handle(net, state, message?)?;
+                open = handle(net, call, state, message?)?;
             }
             () = place.rung.notified() => {}
             () = sleep(patience) => {}
@@ -111,12 +119,22 @@ async fn sleep(patience_ms: Option<u64>) {
 }
 
 /// Takes one request; false once the client has ended its side.
-fn handle(net: &Net, state: &mut StreamState, message: Option<Bytes>) -> Result<bool, Status> {
+fn handle(
+    net: &Net,
+    call: &CallInfo,
+    state: &mut StreamState,
+    message: Option<Bytes>,
+) -> Result<bool, Status> {
     let Some(message) = message else { return Ok(false) };
     let request: WatchRequest = decode_streamed(&message)?;
     let store = net.member.store.as_ref();
     match request.request_union {
-        Some(RequestUnion::CreateRequest(create)) => state.create(&create, Ok(()), store),
+        Some(RequestUnion::CreateRequest(create)) => {
+            let claim = Claim::of(net, call);
+            let check =
+                |view: &View, who: Who<'_>| view.check_watch(who, &create.key, &create.range_end);
+            state.create(&create, claim.require(net, check), store);
+        }
         Some(RequestUnion::CancelRequest(cancel)) => state.cancel(cancel.watch_id, store),
         Some(RequestUnion::ProgressRequest(_)) => state.request_progress(),
         // etcd passes over a request that asks for nothing.
