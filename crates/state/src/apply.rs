@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use etch_api::decode::{self, Broken, decode_txn};
+use etch_api::decode::{Broken, decode_txn};
 use etch_api::internal::{InternalEntry, RequestKind, decode_entry};
 use etch_api::pb::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, DeleteRangeRequest,
@@ -82,22 +82,13 @@ impl Applying<'_> {
         if self.tables.is_corrupt() && is_refused_when_corrupt(kind) {
             return Err(Error::Corrupt);
         }
-<<<<<<< HEAD
         let body = &entry.body;
-        match kind {
-            RequestKind::Put => self.put(&decode(body)),
-            RequestKind::Range => self.range(&decode(body)),
-            RequestKind::DeleteRange => self.delete_range(&decode(body)),
-            RequestKind::Txn => self.txn(&sound(decode_txn(body))),
-=======
-        let body = entry.body.clone();
         let who = Who { username: entry.username(), revision: entry.auth_revision };
         match kind {
             RequestKind::Put => self.put(who, &decode(body)),
             RequestKind::Range => self.range(who, &decode(body)),
             RequestKind::DeleteRange => self.delete_range(who, &decode(body)),
-            RequestKind::Txn => self.txn(who, &decode(body)),
->>>>>>> 892a205 (wip)
+            RequestKind::Txn => self.txn(who, &sound(decode_txn(body))),
             RequestKind::Compaction => self.compact(&decode(body)),
             RequestKind::LeaseGrant => self.grant(&decode(body)),
             RequestKind::LeaseRevoke => self.revoke(who, &decode(body)),
@@ -249,18 +240,13 @@ pub(crate) fn read_entry(index: u64, data: &Bytes) -> InternalEntry {
         .unwrap_or_else(|e| panic!("invariant I3: entry {index} is committed and no request: {e}"))
 }
 
-fn decode<M: Message + Default + Name>(body: &Bytes) -> M {
-    sound(decode::decode(body))
+pub(crate) fn decode<M: Message + Default + Name>(body: &Bytes) -> M {
+    sound(etch_api::decode::decode(body))
 }
 
 /// A committed body was decoded before it was proposed, here or by whoever wrote the log.
-<<<<<<< HEAD
 fn sound<M>(decoded: Result<M, Broken>) -> M {
     decoded.unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
-=======
-pub(crate) fn decode<M: Message + Default>(body: Bytes) -> M {
-    M::decode(body).unwrap_or_else(|e| panic!("invariant I3: a committed request is broken: {e}"))
->>>>>>> 892a205 (wip)
 }
 
 /// With the CORRUPT alarm up no member may touch or show data; alarms themselves still work.

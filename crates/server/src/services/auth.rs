@@ -12,7 +12,7 @@ use etch_api::pb::etcdserverpb as pb;
 use etch_rpc::{CallInfo, Code, Status};
 use etch_state::Reply;
 use etch_state::auth::User;
-use prost::Message;
+use prost::{Message, Name};
 
 use super::methods::Method;
 use super::{decode, status};
@@ -22,13 +22,6 @@ use crate::auth::{TokenKind, token_prefix};
 use crate::net::Net;
 use crate::{log_info, log_warn};
 
-<<<<<<< HEAD
-/// `AuthStatus`: off, at the revision that a store without users has.
-pub fn status(member: &Member, message: Bytes) -> Result<Reply, Status> {
-    decode::<AuthStatusRequest>(&message)?;
-    let response = AuthStatusResponse { auth_revision: 1, ..AuthStatusResponse::default() };
-    Ok(Reply { revision: member.store.revision(), body: response.encode_to_vec().into() })
-=======
 /// What etcd says where a user without a password gives one. It is in no table of its own.
 const NO_PASSWORD_USER: &str =
     "auth: authentication failed, password was given for no password user";
@@ -48,7 +41,7 @@ pub async fn call(
     message: Bytes,
 ) -> Result<Reply, Status> {
     if method == Method::Authenticate {
-        return authenticate(net, call, decode(message)?).await;
+        return authenticate(net, call, decode(&message)?).await;
     }
     let claim = Claim::of(net, call);
     let (kind, body, subject) = prepare(net, method, &claim, message).await?;
@@ -83,11 +76,11 @@ async fn prepare(
         }
         Method::AuthStatus => checked::<pb::AuthStatusRequest>(K::AuthStatus, message, |_| None)?,
         Method::UserAdd => {
-            let (body, name) = add_user(net, claim, decode(message)?).await?;
+            let (body, name) = add_user(net, claim, decode(&message)?).await?;
             (K::AuthUserAdd, body, Some(name))
         }
         Method::UserChangePassword => {
-            let (body, name) = change_password(net, claim, decode(message)?).await?;
+            let (body, name) = change_password(net, claim, decode(&message)?).await?;
             (K::AuthUserChangePassword, body, Some(name))
         }
         Method::UserGet => checked::<pb::AuthUserGetRequest>(K::AuthUserGet, message, |_| None)?,
@@ -136,12 +129,12 @@ async fn prepare(
 }
 
 /// The client's own bytes, once they are seen to be a request.
-fn checked<M: Message + Default>(
+fn checked<M: Message + Default + Name>(
     kind: RequestKind,
     message: Bytes,
     subject: impl FnOnce(&M) -> Option<String>,
 ) -> Result<(RequestKind, Bytes, Option<String>), Status> {
-    let request = decode::<M>(message.clone())?;
+    let request = decode::<M>(&message)?;
     Ok((kind, message, subject(&request)))
 }
 
@@ -254,5 +247,4 @@ fn audit(
     let from = call.peer().remote.map_or_else(String::new, |address| address.to_string());
     let result = error.map_or("done", |error| error.message());
     log_info!(net.member.log, "auth change", "method" => method.parts().1, "subject" => subject, "by" => by, "remote" => from, "result" => result);
->>>>>>> 892a205 (wip)
 }

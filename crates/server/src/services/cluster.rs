@@ -49,13 +49,8 @@ fn encoded(response: &impl Message) -> Bytes {
 }
 
 /// `MemberList`.
-<<<<<<< HEAD
-pub async fn list(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberListRequest = decode(&message)?;
-=======
 pub async fn list(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberListRequest = decode(message)?;
->>>>>>> 892a205 (wip)
+    let request: pb::MemberListRequest = decode(&message)?;
     if request.linearizable {
         net.member.linearize().await.map_err(status)?;
     }
@@ -63,16 +58,9 @@ pub async fn list(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes,
     Ok(encoded(&pb::MemberListResponse { header: header(net), members: members(net) }))
 }
 
-<<<<<<< HEAD
 /// `MemberAdd`.
-pub async fn add(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberAddRequest = decode(&message)?;
-=======
-/// `MemberAdd`. A learner is added as in any cluster. A voter is not: it would take away the majority until
-/// it has started, and members of this release cannot reach one another.
 pub async fn add(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberAddRequest = decode(message)?;
->>>>>>> 892a205 (wip)
+    let request: pb::MemberAddRequest = decode(&message)?;
     let peer_urls =
         urls::parse_peer_urls(&request.peer_ur_ls).map_err(|_| status(Error::MemberBadUrls))?;
     claim.require_admin(net).map_err(status)?;
@@ -132,19 +120,10 @@ fn check_add(net: &Net, member: &Member) -> Result<(), Error> {
 }
 
 /// `MemberRemove`.
-<<<<<<< HEAD
-pub async fn remove(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberRemoveRequest = decode(&message)?;
-    check_remove(net, request.id).map_err(|error| refused(net, "remove", request.id, error))?;
-=======
 pub async fn remove(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberRemoveRequest = decode(message)?;
+    let request: pb::MemberRemoveRequest = decode(&message)?;
     claim.require_admin(net).map_err(status)?;
-    if request.id == net.member.identity.member {
-        // The only voter: without it no majority is left.
-        return Err(status(Error::MemberNotEnoughStarted));
-    }
->>>>>>> 892a205 (wip)
+    check_remove(net, request.id).map_err(|error| refused(net, "remove", request.id, error))?;
     change(net, ConfChangeType::ConfChangeRemoveNode, request.id, Bytes::new()).await?;
     Ok(encoded(&pb::MemberRemoveResponse { header: header(net), members: members(net) }))
 }
@@ -179,32 +158,21 @@ fn refused(net: &Net, what: &str, member: u64, error: Error) -> Status {
 }
 
 /// `MemberUpdate`.
-<<<<<<< HEAD
-pub async fn update(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberUpdateRequest = decode(&message)?;
-=======
 pub async fn update(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberUpdateRequest = decode(message)?;
+    let request: pb::MemberUpdateRequest = decode(&message)?;
     claim.require_admin(net).map_err(status)?;
->>>>>>> 892a205 (wip)
     let member = Member { id: request.id, peer_urls: request.peer_ur_ls, ..Member::default() };
     let context = member.change_context(false);
     change(net, ConfChangeType::ConfChangeUpdateNode, request.id, context).await?;
     Ok(encoded(&pb::MemberUpdateResponse { header: header(net), members: members(net) }))
 }
 
-<<<<<<< HEAD
 /// `MemberPromote`. Only the leader knows how far a learner is, and one that nobody can reach is never in
 /// step.
-pub async fn promote(net: &Rc<Net>, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberPromoteRequest = decode(&message)?;
-    net.member.wait_to_lead().await.map_err(status)?;
-=======
-/// `MemberPromote`. A learner that nobody can reach is never in step.
 pub async fn promote(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Bytes, Status> {
-    let request: pb::MemberPromoteRequest = decode(message)?;
+    let request: pb::MemberPromoteRequest = decode(&message)?;
     claim.require_admin(net).map_err(status)?;
->>>>>>> 892a205 (wip)
+    net.member.wait_to_lead().await.map_err(status)?;
     let verdict = match net.member.members().get(request.id) {
         None => Error::MemberNotFound,
         Some(member) if member.id == net.member.identity.member => Error::MemberNotLearner,

@@ -28,13 +28,8 @@ use crate::net::Net;
 const WHOLE: usize = 64 << 10;
 
 /// `Range`.
-<<<<<<< HEAD
-pub fn range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<RangeRequest>(&message) {
-=======
 pub fn range(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: Reply) {
-    let request = match decode::<RangeRequest>(message) {
->>>>>>> 892a205 (wip)
+    let request = match decode::<RangeRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Range, began_ms, reply, status),
     };
@@ -135,13 +130,8 @@ impl PayloadSource for LazyRange {
 }
 
 /// `Put`.
-<<<<<<< HEAD
-pub fn put(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<PutRequest>(&message) {
-=======
 pub fn put(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
-    let request = match decode::<PutRequest>(message.clone()) {
->>>>>>> 892a205 (wip)
+    let request = match decode::<PutRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Put, began_ms, reply, status),
     };
@@ -164,13 +154,8 @@ pub fn refuse_for_space(net: &Rc<Net>, method: Method, began_ms: u64, reply: Rep
 }
 
 /// `DeleteRange`.
-<<<<<<< HEAD
-pub fn delete_range(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let checked = decode::<DeleteRangeRequest>(&message)
-=======
 pub fn delete_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
-    let checked = decode::<DeleteRangeRequest>(message.clone())
->>>>>>> 892a205 (wip)
+    let checked = decode::<DeleteRangeRequest>(&message)
         .and_then(|request| txn::check_delete(&request).map_err(status));
     match checked {
         Ok(()) => {
@@ -181,13 +166,8 @@ pub fn delete_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes,
 }
 
 /// `Txn`. One that only reads does not go through the log.
-<<<<<<< HEAD
-pub fn txn(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode_txn(&message) {
-=======
 pub fn txn(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: Reply) {
-    let request = match TxnRequest::decode(message.clone()) {
->>>>>>> 892a205 (wip)
+    let request = match decode_txn(&message) {
         Ok(request) => request,
         Err(error) => return net.fail(Method::Txn, began_ms, reply, broken(error)),
     };
@@ -203,20 +183,6 @@ pub fn txn(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: Re
     net.propose_as(&claim, RequestKind::Txn, message, Method::Txn, reply);
 }
 
-<<<<<<< HEAD
-fn read_txn(net: &Rc<Net>, began_ms: u64, request: TxnRequest, reply: Reply) {
-    let answer = move |net: &Rc<Net>, request: &TxnRequest, reply: Reply| {
-        let answer = net.member.store.read_txn(request).map_err(|error| read_status(&error));
-=======
-/// A transaction nested deeper than a decoder goes has more operations than any may have: each level is
-/// at least one.
-fn broken_txn(error: &DecodeError) -> Status {
-    if error.to_string().ends_with("recursion limit reached") {
-        return status(Error::TooManyOps);
-    }
-    broken("grpc: error unmarshalling request")
-}
-
 fn read_txn(net: &Rc<Net>, began_ms: u64, claim: Claim, request: TxnRequest, reply: Reply) {
     let answer = move |net: &Rc<Net>, claim: &Claim, request: &TxnRequest, reply: Reply| {
         let answer = guarded(
@@ -225,7 +191,6 @@ fn read_txn(net: &Rc<Net>, began_ms: u64, claim: Claim, request: TxnRequest, rep
             |view, who| view.check_txn(who, &net.member.lessor, request),
             || net.member.store.read_txn(request).map_err(|error| read_status(&error)),
         );
->>>>>>> 892a205 (wip)
         net.conclude(Method::Txn, began_ms, reply, answer);
     };
     if txn::is_serializable(&request) || net.member.view.is_lone_leader() {
@@ -241,13 +206,8 @@ fn read_txn(net: &Rc<Net>, began_ms: u64, claim: Claim, request: TxnRequest, rep
 }
 
 /// `Compact`.
-<<<<<<< HEAD
-pub fn compact(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let request = match decode::<CompactionRequest>(&message) {
-=======
 pub fn compact(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
-    let request = match decode::<CompactionRequest>(message.clone()) {
->>>>>>> 892a205 (wip)
+    let request = match decode::<CompactionRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::Compact, began_ms, reply, status),
     };

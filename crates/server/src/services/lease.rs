@@ -24,13 +24,8 @@ use crate::auth::claim::Claim;
 use crate::net::Net;
 
 /// `LeaseGrant`. A lease without an id gets one here, so that the entry names it for every member.
-<<<<<<< HEAD
-pub fn grant(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    let mut request = match decode::<pb::LeaseGrantRequest>(&message) {
-=======
 pub fn grant(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
-    let mut request = match decode::<pb::LeaseGrantRequest>(message.clone()) {
->>>>>>> 892a205 (wip)
+    let mut request = match decode::<pb::LeaseGrantRequest>(&message) {
         Ok(request) => request,
         Err(status) => return net.fail(Method::LeaseGrant, began_ms, reply, status),
     };
@@ -49,31 +44,20 @@ pub fn grant(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply:
 }
 
 /// `LeaseRevoke`.
-<<<<<<< HEAD
-pub fn revoke(net: &Rc<Net>, began_ms: u64, message: Bytes, reply: Reply) {
-    match decode::<pb::LeaseRevokeRequest>(&message) {
-        Ok(_) => net.propose(RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply),
-=======
 pub fn revoke(net: &Rc<Net>, began_ms: u64, claim: &Claim, message: Bytes, reply: Reply) {
-    let checked = decode::<pb::LeaseRevokeRequest>(message.clone())
+    let checked = decode::<pb::LeaseRevokeRequest>(&message)
         .and_then(|_| claim.require_user(net).map_err(status));
     match checked {
         Ok(()) => {
             net.propose_as(claim, RequestKind::LeaseRevoke, message, Method::LeaseRevoke, reply);
         }
->>>>>>> 892a205 (wip)
         Err(status) => net.fail(Method::LeaseRevoke, began_ms, reply, status),
     }
 }
 
 /// `LeaseTimeToLive`. An unknown lease has -1 seconds to live, and that is no error.
-<<<<<<< HEAD
-pub fn time_to_live(net: &Net, message: Bytes) -> Result<Done, Status> {
-    let request: pb::LeaseTimeToLiveRequest = decode(&message)?;
-=======
 pub fn time_to_live(net: &Net, claim: &Claim, message: Bytes) -> Result<Done, Status> {
-    let request: pb::LeaseTimeToLiveRequest = decode(message)?;
->>>>>>> 892a205 (wip)
+    let request: pb::LeaseTimeToLiveRequest = decode(&message)?;
     let lessor = &net.member.lessor;
     claim.require_user(net).map_err(status)?;
     if request.keys {
@@ -128,15 +112,11 @@ async fn keep_alives(
     sender: &StreamSender,
 ) -> Result<(), Status> {
     while let Some(message) = messages.next().await? {
-<<<<<<< HEAD
         let request: pb::LeaseKeepAliveRequest = decode_streamed(&message)?;
-=======
-        let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
         let claim = Claim::of(net, call);
         let lessor = &net.member.lessor;
         let check = |view: &View, who: Who<'_>| view.check_lease_writes(who, lessor, request.id);
         claim.require_user(net).and_then(|()| claim.require(net, check)).map_err(status)?;
->>>>>>> 892a205 (wip)
         let ttl = renew(net, request.id).await.map_err(status)?;
         let response = pb::LeaseKeepAliveResponse { header: None, id: request.id, ttl };
         let done =

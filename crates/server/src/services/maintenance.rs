@@ -29,20 +29,14 @@ fn reply(net: &Net, body: &impl prost::Message) -> Reply {
 }
 
 /// `Alarm`: through the log, also to list them, as in etcd.
-<<<<<<< HEAD
-pub async fn alarm(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
-    decode::<pb::AlarmRequest>(&message)?;
-    net.member.propose(RequestKind::Alarm, message).await.map_err(status)
-=======
 pub async fn alarm(net: &Rc<Net>, claim: &Claim, message: Bytes) -> Result<Reply, Status> {
-    let request: pb::AlarmRequest = decode(message.clone())?;
+    let request: pb::AlarmRequest = decode(&message)?;
     let permitted = match AlarmAction::try_from(request.action) {
         Ok(AlarmAction::Get) => claim.require_user(net),
         _ => claim.require_admin(net),
     };
     permitted.map_err(status)?;
     net.member.propose_as(claim, RequestKind::Alarm, message).await.map_err(status)
->>>>>>> 892a205 (wip)
 }
 
 /// `Status`.
@@ -231,12 +225,8 @@ async fn send_snapshot(
 ) -> Result<(), Status> {
     let no_request = || Status::new(Code::Internal, "no request");
     let message = messages.next().await?.ok_or_else(no_request)?;
-<<<<<<< HEAD
     decode_streamed::<pb::SnapshotRequest>(&message)?;
-=======
-    decode_streamed::<pb::SnapshotRequest>(message)?;
     Claim::of(net, call).require_admin(net).map_err(status)?;
->>>>>>> 892a205 (wip)
     // What is acknowledged is in the snapshot: it is committed to the file first.
     net.member.commit_everything().await.map_err(status)?;
     let version =

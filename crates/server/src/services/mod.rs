@@ -94,17 +94,6 @@ pub fn unary(net: &Rc<Net>, method: Method, call: CallInfo, message: Bytes, repl
         return net.fail(method, began_ms, reply, status(error));
     }
     match method {
-<<<<<<< HEAD
-        Method::Range => kv::range(net, began_ms, message, reply),
-        Method::Put => kv::put(net, began_ms, message, reply),
-        Method::DeleteRange => kv::delete_range(net, began_ms, message, reply),
-        Method::Txn => kv::txn(net, began_ms, message, reply),
-        Method::Compact => kv::compact(net, began_ms, message, reply),
-        Method::LeaseGrant => lease::grant(net, began_ms, message, reply),
-        Method::LeaseRevoke => lease::revoke(net, began_ms, message, reply),
-        Method::LeaseTimeToLive if net.member.is_leader() => {
-            net.conclude(method, began_ms, reply, lease::time_to_live(net, message));
-=======
         Method::Range => kv::range(net, began_ms, Claim::of(net, &call), message, reply),
         Method::Put => kv::put(net, began_ms, &Claim::of(net, &call), message, reply),
         Method::DeleteRange => {
@@ -116,14 +105,13 @@ pub fn unary(net: &Rc<Net>, method: Method, call: CallInfo, message: Bytes, repl
         Method::LeaseRevoke => {
             lease::revoke(net, began_ms, &Claim::of(net, &call), message, reply);
         }
-        Method::LeaseTimeToLive => {
+        Method::LeaseTimeToLive if net.member.is_leader() => {
             let answer = lease::time_to_live(net, &Claim::of(net, &call), message);
             net.conclude(method, began_ms, reply, answer);
         }
         Method::LeaseLeases => {
             let answer = lease::leases(net, &Claim::of(net, &call));
             net.conclude(method, began_ms, reply, answer);
->>>>>>> 892a205 (wip)
         }
         Method::Status => {
             let permitted = Claim::of(net, &call).require_user(net).map_err(status);
@@ -164,25 +152,11 @@ async fn slow(
     let claim = || Claim::of(net, call);
     let admin = || claim().require_admin(net).map_err(status);
     Ok(match method {
-<<<<<<< HEAD
         Method::LeaseTimeToLive => {
             // Only the leader knows. With another than us there is nobody to ask.
             net.member.wait_to_lead().await.map_err(status)?;
-            Answer::Applied(lease::time_to_live(net, message)?)
+            Answer::Applied(lease::time_to_live(net, &claim(), message)?)
         }
-        Method::Alarm => Answer::Applied(maintenance::alarm(net, message).await?),
-        Method::Hash => Answer::Applied(maintenance::hash(net).await?),
-        Method::HashKv => Answer::Applied(maintenance::hash_kv(net, message).await?),
-        Method::Downgrade => Answer::Applied(maintenance::downgrade(net, message).await?),
-        Method::Defragment => Answer::Whole(maintenance::defragment(net).await?),
-        Method::MoveLeader => Answer::Whole(maintenance::move_leader(net, message).await?),
-        Method::MemberList => Answer::Whole(cluster::list(net, message).await?),
-        Method::MemberAdd => Answer::Whole(cluster::add(net, message).await?),
-        Method::MemberRemove => Answer::Whole(cluster::remove(net, message).await?),
-        Method::MemberUpdate => Answer::Whole(cluster::update(net, message).await?),
-        Method::MemberPromote => Answer::Whole(cluster::promote(net, message).await?),
-        Method::HealthCheck => Answer::Whole(health::check(&decode(&message)?)?),
-=======
         Method::Alarm => Answer::Applied(maintenance::alarm(net, &claim(), message).await?),
         Method::Hash => {
             admin()?;
@@ -228,8 +202,7 @@ async fn slow(
         | Method::RoleRevokePermission => {
             Answer::Applied(auth::call(net, method, call, message).await?)
         }
-        Method::HealthCheck => Answer::Whole(health::check(&decode(message)?)?),
->>>>>>> 892a205 (wip)
+        Method::HealthCheck => Answer::Whole(health::check(&decode(&message)?)?),
         other => unreachable!("{other:?} is answered elsewhere"),
     })
 }
@@ -247,24 +220,13 @@ pub async fn stream(
     let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
     let status = match admit(&net.member, &call) {
         Err(error) => status(error),
-<<<<<<< HEAD
         Ok(()) if wants_leader(&call) => {
             tokio::select! {
-                status = serve(&net, method, messages, sender) => status,
+                status = serve(&net, method, &call, messages, sender) => status,
                 () = net.leader_lost() => status(Error::NoLeader),
             }
         }
-        Ok(()) => serve(&net, method, messages, sender).await,
-=======
-        Ok(()) => match method {
-            Method::Watch => watch::watch(net, &call, messages, sender).await,
-            Method::LeaseKeepAlive => lease::keep_alive(net, &call, messages, sender).await,
-            Method::RangeStream => kv::range_stream(net, &call, messages, sender).await,
-            Method::Snapshot => maintenance::snapshot(net, &call, messages, sender).await,
-            Method::HealthWatch => health::watch(messages, sender).await,
-            other => unreachable!("{other:?} is not a stream"),
-        },
->>>>>>> 892a205 (wip)
+        Ok(()) => serve(&net, method, &call, messages, sender).await,
     };
     counted.end(status)
 }
@@ -272,15 +234,16 @@ pub async fn stream(
 async fn serve(
     net: &Rc<Net>,
     method: Method,
+    call: &CallInfo,
     messages: MessageStream,
     sender: StreamSender,
 ) -> Status {
     let net = Rc::clone(net);
     match method {
-        Method::Watch => watch::watch(net, messages, sender).await,
-        Method::LeaseKeepAlive => lease::keep_alive(net, messages, sender).await,
-        Method::RangeStream => kv::range_stream(net, messages, sender).await,
-        Method::Snapshot => maintenance::snapshot(net, messages, sender).await,
+        Method::Watch => watch::watch(net, call, messages, sender).await,
+        Method::LeaseKeepAlive => lease::keep_alive(net, call, messages, sender).await,
+        Method::RangeStream => kv::range_stream(net, call, messages, sender).await,
+        Method::Snapshot => maintenance::snapshot(net, call, messages, sender).await,
         Method::HealthWatch => health::watch(messages, sender).await,
         other => unreachable!("{other:?} is not a stream"),
     }

@@ -38,7 +38,7 @@ impl Applying<'_> {
     pub(crate) fn auth_entry(
         &mut self,
         kind: RequestKind,
-        body: Bytes,
+        body: &Bytes,
         who: Who<'_>,
         index: u64,
     ) -> Outcome {
@@ -68,7 +68,7 @@ impl Applying<'_> {
     }
 
     /// A change is published at once: what was applied before it is published already.
-    fn change_auth(&mut self, kind: RequestKind, body: Bytes) -> Result<(), Error> {
+    fn change_auth(&mut self, kind: RequestKind, body: &Bytes) -> Result<(), Error> {
         let view = View::clone(&self.auth);
         let mut editor = Editor { view, batch: self.batch.pending_mut() };
         let mut ended_user = None;

@@ -125,7 +125,9 @@ impl World {
 
     /// What the file holds comes back; what it does not is applied again.
     fn restart(&mut self) {
-        (self.backend, self.state) = open(&self.disk);
+        let World { disk, log, .. } = std::mem::replace(self, World::new());
+        let (backend, state) = open(&disk);
+        *self = World { disk, backend, state, log };
         self.apply_from();
     }
 
