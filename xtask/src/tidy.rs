@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node", &["api", "disk", "state"]),
     ("rpc", &[]),
     ("cli", &[]),
+    ("client", &["api"]),
     ("server", &["api", "disk", "state", "node", "rpc"]),
     ("etch", &["server"]),
     // For tests alone; nothing that ships may use it.

@@ -1,0 +1,63 @@
+//! A client for etch and for etcd 3.4 and later that keeps the promises which Go's `clientv3` keeps.
+//!
+//! Here is the list of what it consists of; each part's own file says what it does.
+//!
+//! ```no_run
+//! use etch_client::Client;
+//!
+//! # async fn example() -> etch_client::Result<()> {
+//! let client = Client::connect(["127.0.0.1:2379"]).await?;
+//! client.put("color", "blue").await?;
+//! println!("{:?}", client.get("color").await?.kvs[0].value);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How a call ends
+//!
+//! A call that may be repeated (a read) is, when the server is unavailable. A write is sent a second time only if the
+//! first surely was not carried out. What is left is told apart by [`Error`]: refused by the server, nobody reached,
+//! the time limit, or unknown. Dropping a future or a stream cancels it, on the server too.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod bytes;
+mod call;
+mod client;
+mod cluster;
+mod config;
+mod error;
+mod header;
+mod kv;
+mod lease;
+mod maintenance;
+mod net;
+mod snapshot;
+
+pub use crate::bytes::IntoBytes;
+pub use auth::{KeySpan, PermissionType};
+pub use call::CallOptions;
+pub use client::Client;
+pub use config::{Config, Pem, Tls};
+pub use error::{Error, EtcdError, Refusal, Result};
+pub use etch_api::pb::etcdserverpb as pb;
+pub use etch_api::pb::mvccpb::{Event, KeyValue, event::EventType};
+pub use etch_api::{Code, KeyRange};
+pub use header::HasHeader;
+pub use kv::{
+    Bound, BoxFuture, BoxStream, Compact, Compare, Comparison, Delete, Get, Kv, Op, Put,
+    RangeStream, SortOrder, SortTarget, Txn, delete, get, put, txn,
+};
+pub use lease::{Grant, Lease};
+pub use maintenance::DowngradeAction;
+pub use snapshot::Snapshot;
+
+/// The answer to a read.
+pub type GetResponse = pb::RangeResponse;
+/// The answer to a write.
+pub type PutResponse = pb::PutResponse;
+/// The answer to a deletion.
+pub type DeleteResponse = pb::DeleteRangeResponse;
+/// The answer to a transaction.
+pub type TxnResponse = pb::TxnResponse;

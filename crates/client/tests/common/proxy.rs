@@ -1,0 +1,113 @@
+//! A TCP proxy that can be told to break: cut connections, swallow replies, hang.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, tcp};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the proxy does with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes them on.
+    Pass,
+    /// Passes on what the client sends; holds the server's answers back.
+    HoldReplies,
+    /// Holds both back.
+    Hang,
+    /// Closes connections, those that are open and those to come.
+    Cut,
+}
+
+/// A proxy before one server.
+pub struct Proxy {
+    pub endpoint: String,
+    mode: watch::Sender<Mode>,
+    open: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts one before this address.
+    pub async fn start(to: &str) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let at = listener.local_addr().expect("an address");
+        let (mode, seen) = watch::channel(Mode::Pass);
+        let open = Arc::new(AtomicUsize::new(0));
+        let to: SocketAddr = to.parse().expect("an address");
+        let counter = open.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (seen, counter) = (seen.clone(), counter.clone());
+                tokio::spawn(async move {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    serve(client, to, seen).await;
+                    counter.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Proxy { endpoint: format!("http://{at}"), mode, open, task }
+    }
+
+    /// Changes what it does from now on.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// Closes what is open now, then passes on.
+    pub async fn cut_once(&self) {
+        self.set(Mode::Cut);
+        super::until("connections are cut", || async { self.open() == 0 }).await;
+        self.set(Mode::Pass);
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(client: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>) {
+    if *mode.borrow() == Mode::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(to).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let mut cut = mode.clone();
+    let requests = copy(from_client, to_server, mode.clone(), &[Mode::Pass, Mode::HoldReplies]);
+    let replies = copy(from_server, to_client, mode, &[Mode::Pass]);
+    tokio::select! {
+        () = requests => {}
+        () = replies => {}
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+    }
+}
+
+/// Copies while the mode is one of `passing`, and waits while it is not.
+async fn copy(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    passing: &[Mode],
+) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let Ok(n) = from.read(&mut buffer).await else { return };
+        if n == 0 || mode.wait_for(|mode| passing.contains(mode)).await.is_err() {
+            return;
+        }
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
