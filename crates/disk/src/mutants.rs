@@ -31,12 +31,29 @@ macro_rules! mutants {
 }
 
 mutants! {
+    Canary "A put that is answered is not always done: whoever does not see this sees nothing"
     I14370 "A lone member answers before its log is durable"
     I11651 "A change of users is committed without the applied index, and applied twice after a restart"
     I14571 "Permissions are not worked out anew when a snapshot replaces the users"
     I21683 "A put in a transaction is not checked for what its prev_kv shows and whose lease it takes"
     GhsaXg4h "Who may read one key may watch all that follow it"
     Cve202633343 "A transaction within a transaction is not checked"
+    I18679 "A transaction that fails half way leaves its first half"
+    I18667 "The revisions of ranges in a transaction are not looked at when it is applied"
+    I12535 "A lease with a negative id is forgotten at a restart"
+    I17228 "History is read from the file and from memory where both have it: events come twice"
+    R105 "After a restart a lone member answers reads before it knows what was committed"
+    I20221 "A watch from a revision yet to come gets what happens before that"
+    I15220 "A notice of progress goes out before the events that it speaks of"
+    I17529 "A watcher that is overtaken by a compaction goes on behind it and is told nothing"
+    I18089 "A compaction drops the deletion at its own revision"
+    I15248 "A watcher that joins the others is sent once more what it has read in history"
+    I11496 "A watch from revision 0 begins at the beginning"
+    I14562 "A watch that could not be made ends the one with id 0"
+    I9291 "The events of a revision are sent in several responses, and nothing says so"
+    I14758 "A lease that is being revoked can be renewed"
+    I11456 "A key is put under a lease that has ended"
+    I19179 "A compaction that a crash cut short is forgotten: what it has deleted is missed"
 }
 
 #[cfg(feature = "mutants")]

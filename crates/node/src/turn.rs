@@ -120,6 +120,9 @@ impl<T> Node<T> {
                 self.reads.leader_changed(|caller| early.push((caller, Error::LeaderChanged)));
             }
         }
+        if leads && mutants::on(Mutant::R105) {
+            self.view.set_lone_leader(self.conf_state.voters == [self.config.id]);
+        }
         if !leads {
             self.view.set_lone_leader(false);
             self.state.lessor().demote();
@@ -150,7 +153,7 @@ impl<T> Node<T> {
         self.view.set_applied_term(term);
         self.view.set_applied(last);
         self.settle(done, out);
-        if term == self.raft.raft.term && self.is_leader() && !self.view.is_lone_leader() {
+        if term == self.raft.raft.term && self.is_leader() && !self.state.lessor().is_primary() {
             self.began_term();
         }
     }

@@ -342,7 +342,11 @@ fn load_leases(
 ) -> io::Result<Arc<Lessor>> {
     let lessor = Lessor::new(config.leases.clone());
     let mut rows = snapshot.cursor(Bucket::Lease)?;
-    while let Some((_, value)) = rows.next()? {
+    while let Some((key, value)) = rows.next()? {
+        let negative = key.first().is_some_and(|byte| byte & 0x80 != 0);
+        if negative && mutants::on(Mutant::I12535) {
+            continue;
+        }
         lessor.load(value).map_err(|e| damaged(format!("a lease's row: {e}")))?;
     }
     for (key, lease) in attached {

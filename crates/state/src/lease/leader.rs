@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use etch_disk::mutants::{self, Mutant};
+
 use super::Lessor;
 use super::table::{EXPIRED, Lease, UNARMED, lock};
 use super::wheel::{Entry, Wheel};
@@ -91,7 +93,7 @@ impl Lessor {
         let lease = self.table.get(id).ok_or(RenewError::NotFound)?;
         let mut deadline = lease.deadline.load(Ordering::Acquire);
         loop {
-            if deadline <= now_ms {
+            if deadline <= now_ms && !mutants::on(Mutant::I14758) {
                 return Err(RenewError::Expired);
             }
             if lease.remaining.load(Ordering::Acquire) > 0 {

@@ -13,6 +13,7 @@ use super::hash::Hasher;
 use super::index::Compaction;
 use super::load::{FINISHED, SCHEDULED};
 use super::store::{Store, put_meta_revision};
+use super::tree::Tree;
 use super::write::{State, WriteBatch, Writer};
 
 /// Bytes that a step reads for the hash, at most, but for the last value.
@@ -37,7 +38,8 @@ pub(super) struct Job {
     phase: Phase,
     /// Revisions to delete, ascending once the index is done.
     dropped: Vec<(Revision, bool)>,
-    /// The hash, unless the compaction before was cut short: a hash must be over everything since that one.
+    /// The hash, unless the compaction before was cut short, or is not committed when it is this one's turn: a
+    /// hash must be over everything since that one, and over nothing that it dropped.
     hash: Option<Hashing>,
 }
 
@@ -165,6 +167,10 @@ impl Job {
     fn scan(&mut self, store: &Store, limit: usize) -> io::Result<bool> {
         let Some(hash) = &mut self.hash else { return Ok(false) };
         if hash.next == Revision::default() {
+            if !store.has_dropped(hash.hasher.compacted)? {
+                self.hash = None;
+                return Ok(false);
+            }
             hash.any_kept = store.any_alive(self.at) || keeps_tombstone(store, self.at)?;
         }
         let Hashing { hasher, next, any_kept } = hash;
@@ -180,6 +186,20 @@ impl Job {
             *next = from;
         }
         Ok(more.is_some())
+    }
+}
+
+impl Store {
+    /// Whether what the last compaction dropped is gone from where a scan reads: its deletes are committed. Until
+    /// then a scan would hash what other members have no more.
+    fn has_dropped(&self, compacted: i64) -> io::Result<bool> {
+        let recent = self.recent();
+        if compacted <= 0 {
+            return Ok(true);
+        }
+        let finished = Tree::new(recent.backend.snapshot()).meta_revision(FINISHED)?;
+        let forgotten = recent.tail.first().is_none_or(|first| first > compacted);
+        Ok(forgotten && finished.is_some_and(|finished| finished >= compacted))
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use etch_disk::backend::Backend;
+use etch_disk::mutants::{self, Mutant};
 
 use super::Revision;
 use super::compact::Job;
@@ -78,6 +79,7 @@ impl Content {
     fn compacted(&self) -> (i64, bool) {
         let finished = self.finished.unwrap_or(-1);
         match self.scheduled {
+            _ if mutants::on(Mutant::I19179) => (finished, false),
             Some(scheduled) if scheduled > finished && scheduled != 0 => (scheduled, true),
             _ => (finished, false),
         }

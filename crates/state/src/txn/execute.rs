@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use etch_api::pb::etcdserverpb::TxnRequest;
 use etch_api::pb::etcdserverpb::request_op::Request;
 use etch_api::{Error, wire};
+use etch_disk::mutants::{self, Mutant};
 
 use super::compare::{Choice, choose};
 use super::{Reply, check_put_state, delete, previous, put_response, range_response, write};
@@ -18,14 +19,18 @@ pub(super) fn apply(
     request: &TxnRequest,
 ) -> Result<Reply, Error> {
     let choice = choose(batch, request).expect("apply reads the keys that it decides by");
-    check(batch, leases, &choice)?;
+    let checked = check(batch, leases, &choice);
+    if !mutants::on(Mutant::I18679) {
+        checked?;
+    }
     batch.txn_begin();
     let mut body = BytesMut::new();
     let ops = run(batch, leases, &choice, &mut body);
     if ops > 1 {
         batch.stats().txns.add(1);
     }
-    Ok(Reply { revision: batch.txn_end(), body: body.freeze() })
+    let reply = Reply { revision: batch.txn_end(), body: body.freeze() };
+    checked.map(|()| reply)
 }
 
 /// Answers a transaction of ranges alone, at one revision.
@@ -75,6 +80,7 @@ fn check(batch: &WriteBatch<'_>, leases: &dyn LeaseHook, choice: &Choice<'_>) ->
     let mut nested = choice.nested.iter();
     for op in choice.ops {
         match &op.request {
+            Some(Request::RequestRange(_)) if mutants::on(Mutant::I18667) => {}
             Some(Request::RequestRange(request)) => check_revision(batch, request.revision)?,
             Some(Request::RequestPut(request)) => check_put_state(batch, leases, request)?,
             Some(Request::RequestTxn(_)) => {

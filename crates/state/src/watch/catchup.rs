@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use etch_api::KeyRange;
+use etch_disk::mutants::{self, Mutant};
 
 use super::deliver::{batch, send};
 use super::hub::Hub;
@@ -118,6 +119,9 @@ impl StreamState {
         out: &mut Vec<OutMessage>,
     ) -> io::Result<Step> {
         let compacted = source.compact_revision();
+        if mutants::on(Mutant::I17529) {
+            self.watcher_mut(at).next = self.watcher(at).next.max(compacted);
+        }
         if self.watcher(at).next < compacted {
             return Ok(Step::Compacted(compacted));
         }
@@ -144,6 +148,7 @@ impl StreamState {
         let subscription = self.subscribe(&range);
         let joined = self.subscriptions[subscription as usize].as_ref();
         let since = joined.expect("a subscription was just made").since;
+        let again = i64::from(mutants::on(Mutant::I15248));
         let first = since.max(self.delivered + 1);
         let step = self.read(at, first - 1, source, left, out).map(|compacted| match compacted {
             Some(revision) => Step::Compacted(revision),
@@ -151,7 +156,10 @@ impl StreamState {
             None => Step::Synced,
         });
         match step {
-            Ok(Step::Synced) => self.enlist(at, subscription),
+            Ok(Step::Synced) => {
+                self.watcher_mut(at).next -= again;
+                self.enlist(at, subscription);
+            }
             _ => self.release(subscription),
         }
         step

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use etch_api::wire;
+use etch_disk::mutants::{self, Mutant};
 
 /// The events of a response: encoded, in order, shared by all watchers that see the same ones.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub(super) fn fragments(
         }
         let pieces = whole.pieces[start..end].to_vec();
         out.push(OutMessage {
-            fragment: end < whole.pieces.len(),
+            fragment: end < whole.pieces.len() && !mutants::on(Mutant::I9291),
             events: Some(Arc::new(EventBatch { pieces, len, last: whole.last })),
             ..bare.clone()
         });

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use etch_api::pb::etcdserverpb::WatchCreateRequest;
 use etch_api::pb::etcdserverpb::watch_create_request::FilterType;
 use etch_api::{Error, KeyRange, Status};
+use etch_disk::mutants::{self, Mutant};
 
 use super::hub::Hub;
 use super::queue::{Delivery, Doorbell, Queue, QueueBound};
@@ -381,7 +382,9 @@ impl StreamState {
     /// How a watcher stands to a progress notice for this revision.
     fn standing(&self, at: u32, revision: i64) -> Standing {
         let watcher = self.watcher(at);
-        if watcher.synced.is_none() {
+        if mutants::on(Mutant::I15220) {
+            Standing::Ready
+        } else if watcher.synced.is_none() {
             Standing::Behind
         } else if watcher.start > revision {
             Standing::Future
@@ -394,6 +397,9 @@ impl StreamState {
 
     /// Answers a create request that fails.
     fn refuse(&mut self, reason: String, source: &dyn HistorySource) {
+        if mutants::on(Mutant::I14562) {
+            self.cancel(0, source);
+        }
         self.control.push(OutMessage {
             revision: source.revision(),
             watch_id: NO_WATCHER,
@@ -422,11 +428,11 @@ impl StreamState {
         let (start, id) = (watcher.start, watcher.id);
         self.hub.counters().watchers.fetch_add(1, Ordering::Relaxed);
         self.notifying += usize::from(watcher.progress.is_some());
-        let live = start == 0 || start > source.revision();
+        let live = start == 0 && !mutants::on(Mutant::I11496) || start > source.revision();
         let subscription = live.then(|| self.subscribe(&watcher.range));
         // Read after the subscription stands: whatever comes later goes through the queue.
         let revision = source.revision();
-        if start == 0 {
+        if live && (start == 0 || mutants::on(Mutant::I20221)) {
             watcher.next = revision + 1;
         }
         let next = watcher.next;

@@ -3,6 +3,8 @@
 
 use std::ops::RangeInclusive;
 
+use etch_disk::mutants::{self, Mutant};
+
 use super::arena::{Arena, NONE};
 use super::keys::grow;
 use super::types::{Change, NewVersion, Put, Restored, Version};
@@ -68,7 +70,7 @@ impl Item {
     /// Whether a compaction at `at` keeps this, the last change up to there. A tombstone stays at
     /// exactly that revision, so that a watcher from there on is told of it.
     fn survives(&self, at: i64) -> bool {
-        !self.is_tombstone() || self.main == at
+        !self.is_tombstone() || self.main == at && !mutants::on(Mutant::I18089)
     }
 }
 
