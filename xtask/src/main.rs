@@ -12,9 +12,14 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask CHORE
 
-  gate    all that must be green before a change lands: format, clippy, tidy, tests
+  gate    all that must be green before a change lands: format, clippy, tidy, tests, simulated
+          worlds
   tidy    the house rules that no compiler checks
+  sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
 ";
+
+/// Seeds that must pass before a change lands.
+const GATE_SEEDS: &str = "1000";
 
 fn main() -> ExitCode {
     let chore = env::args().nth(1).unwrap_or_default();
@@ -22,6 +27,7 @@ fn main() -> ExitCode {
     let result = match chore.as_str() {
         "gate" => gate(&root),
         "tidy" => tidy::run(&root),
+        "sim" => sim(&root, env::args().skip(2)),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
@@ -47,7 +53,16 @@ fn gate(root: &PathBuf) -> Result<(), String> {
     cargo(root, &["fmt", "--all", "--check"])?;
     tidy::run(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    cargo(root, &["test", "--workspace"])
+    cargo(root, &["test", "--workspace"])?;
+    sim(root, ["--seeds", GATE_SEEDS].map(String::from).into_iter())
+}
+
+/// Runs the simulator, in the same build that tests use.
+fn sim(root: &PathBuf, args: impl Iterator<Item = String>) -> Result<(), String> {
+    let args: Vec<String> = args.collect();
+    let mut all = vec!["run", "--quiet", "--package", "etch-sim", "--"];
+    all.extend(args.iter().map(String::as_str));
+    cargo(root, &all)
 }
 
 fn cargo(root: &PathBuf, args: &[&str]) -> Result<(), String> {

@@ -10,7 +10,7 @@ use etch_api::internal::{Header, RequestKind, encode_entry_from};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
 use etch_state::State;
 use prost::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState, MessageType};
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use crate::log::Log;
@@ -88,6 +88,9 @@ pub(crate) struct Written {
     pub held: Option<HardState>,
     /// The highest commit index that is durably recorded.
     pub commit: u64,
+    /// Messages that may leave once the write of this number is durable: votes and acknowledgements promise
+    /// what it holds.
+    pub messages: VecDeque<(u64, Message)>,
 }
 
 /// How far the B+tree has come.
@@ -284,6 +287,17 @@ impl<T> Node<T> {
     /// applied here. Only for when [`View::is_lone_leader`] does not hold.
     pub fn read(&mut self, caller: T) {
         self.reads.push(caller, self.clock.now_ms + self.config.request_timeout_ms);
+    }
+
+    /// A message of another member's raft has come in. One that cannot be meant for us is passed over.
+    pub fn step(&mut self, message: Message) {
+        // What raft refuses here comes from a member that it does not know, or no more.
+        let _ = self.raft.step(message);
+    }
+
+    /// Messages to this member do not get through.
+    pub fn unreachable(&mut self, member: u64) {
+        self.raft.report_unreachable(member);
     }
 
     /// Hands leadership to another voter. It is there once [`View::leader`] says so.

@@ -9,6 +9,7 @@ use etch_disk::wal;
 use etch_state::Reply;
 use etch_state::members::Member;
 use etch_state::version::Version;
+use raft::eraftpb::Message;
 
 /// One write to the WAL. Writes are made in the order in which they were handed out; the flush of one
 /// covers all before it.
@@ -79,6 +80,8 @@ pub enum Note {
 pub struct Output<T> {
     /// Writes for the WAL, in order.
     pub log: Vec<LogWrite>,
+    /// Messages for other members, each by its `to`.
+    pub messages: Vec<Message>,
     /// Answers.
     pub replies: Vec<(T, Result<Reply, Error>)>,
     /// A commit for the B+tree.
@@ -93,6 +96,7 @@ impl<T> Default for Output<T> {
     fn default() -> Self {
         Self {
             log: Vec::new(),
+            messages: Vec::new(),
             replies: Vec::new(),
             commit: None,
             applied: Vec::new(),

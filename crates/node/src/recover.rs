@@ -32,6 +32,8 @@ pub struct Recovery {
     pub snap_dir: PathBuf,
     /// The member that a new directory is made for.
     pub new_member: Member,
+    /// The others of a new cluster of several.
+    pub others: Vec<Member>,
     /// The name and the peer URLs that were asked for, if both were: an old directory of somebody else's is
     /// refused then.
     pub claimed: Option<(String, Vec<String>)>,
@@ -187,7 +189,7 @@ impl Recovery {
             .map_err(|e| RecoverError::Io(self.db(), e))
     }
 
-    /// A new member of a new cluster: its own addition is the log's first entry.
+    /// A new member of a new cluster: the additions of its members are the log's first entries, by id.
     fn create(
         &self,
         disk: &Arc<dyn Disk>,
@@ -202,30 +204,32 @@ impl Recovery {
                 self.wal_dir.display()
             )));
         }
-        let member = &self.new_member;
-        let identity =
-            Identity { member: member.id, cluster: cluster_id(std::slice::from_ref(member)) };
+        let mut founders = self.others.clone();
+        founders.push(self.new_member.clone());
+        founders.sort_by_key(|m| m.id);
+        let identity = Identity { member: self.new_member.id, cluster: cluster_id(&founders) };
         let metadata = Metadata::of(identity.member, identity.cluster).encode_to_vec();
-        let change =
-            ConfChange::of(0, ConfChangeType::ConfChangeAddNode, member.id, member.to_json());
-        let first = raftpb::Entry::typed(
-            EntryType::EntryConfChange,
-            1,
-            1,
-            Bytes::from(change.encode_to_vec()),
-        );
+        let added = |(member, index): (&Member, u64)| {
+            let kind = ConfChangeType::ConfChangeAddNode;
+            let change = ConfChange::of(0, kind, member.id, member.to_json()).encode_to_vec();
+            raftpb::Entry::typed(EntryType::EntryConfChange, 1, index, Bytes::from(change))
+        };
+        let first: Vec<raftpb::Entry> = founders.iter().zip(1..).map(added).collect();
+        let commit = first.len() as u64;
         let batch = wal::Batch {
-            entries: vec![first.clone()],
-            hard_state: Some(raftpb::HardState::of(1, 0, 1)),
+            entries: first.clone(),
+            hard_state: Some(raftpb::HardState::of(1, 0, commit)),
         };
         let mut wal = Wal::create(Arc::clone(disk), &self.wal_dir, &metadata, self.wal)?;
         wal.append(&batch)?;
         wal.sync()?;
         self.sync_new_directories(disk.as_ref())?;
-        let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
-        let log = Log::new(0, 0, vec![entry_to_raft(&first)], hard_state, ConfState::default());
+        let hard_state = HardState { term: 1, commit, ..HardState::default() };
+        let entries = first.iter().map(entry_to_raft).collect();
+        let log = Log::new(0, 0, entries, hard_state, ConfState::default());
         let conf_state = ConfState::default();
-        let member = MemberParts { state, log, conf_state, snapshot_index: 0, durable_commit: 1 };
+        let member =
+            MemberParts { state, log, conf_state, snapshot_index: 0, durable_commit: commit };
         Ok(Recovered { identity, member, wal, backend, is_new: true, torn: None })
     }
 
@@ -329,7 +333,7 @@ impl Recovery {
         }
         let others =
             members.iter().filter(|m| m.id != us && !m.is_learner && m.is_started()).count();
-        if others > 0 {
+        if others > 0 && self.others.is_empty() {
             return Err(RecoverError::Refused(format!(
                 "this member belongs to a cluster of {}; this release serves a cluster of one member \
                  (--force-new-cluster makes it the only one, with the data it has)",

@@ -38,6 +38,7 @@ fn recovery() -> Recovery {
         wal_dir: PathBuf::from("/data/member/wal"),
         snap_dir: PathBuf::from("/data/member/snap"),
         new_member: Member::new("one", &["http://127.0.0.1:2380".into()], "token", None),
+        others: Vec::new(),
         claimed: None,
         may_create: true,
         force_new_cluster: false,

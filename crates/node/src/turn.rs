@@ -43,6 +43,7 @@ impl<T> Node<T> {
             let ready = self.raft.ready();
             self.handle(ready, out);
         }
+        self.release_messages(out);
         self.commit_if_due();
         self.release_commit(out);
         let replies = &mut out.replies;
@@ -57,9 +58,11 @@ impl<T> Node<T> {
             self.leadership(leader, leads, out);
         }
         self.reads.answered(ready.take_read_states());
-        // Nobody to send to yet: raft learns at once that a learner cannot be reached.
-        let unreachable: Vec<u64> = ready.take_messages().iter().map(|m| m.to).collect();
+        out.messages.append(&mut ready.take_messages());
         self.store(&mut ready, out);
+        let write = self.written.handed_out;
+        let promises = ready.take_persisted_messages().into_iter().map(|m| (write, m));
+        self.written.messages.extend(promises);
         let mut committed = ready.take_committed_entries();
         committed.iter_mut().for_each(convert::change_from_raft);
         let number = ready.number();
@@ -67,7 +70,6 @@ impl<T> Node<T> {
         if mutants::on(Mutant::I14370) {
             self.raft.on_persist_ready(number);
         }
-        unreachable.into_iter().for_each(|id| self.raft.report_unreachable(id));
         self.apply(committed, out);
     }
 
@@ -81,6 +83,17 @@ impl<T> Node<T> {
         }
         if ready.must_sync() {
             self.write(ready.number(), &entries, None, out);
+        }
+    }
+
+    /// Messages whose promises are durable: all that was handed out before them is.
+    fn release_messages(&mut self, out: &mut Output<T>) {
+        let durable = match self.written.in_flight.front() {
+            Some(write) => write.sequence - 1,
+            None => self.written.handed_out,
+        };
+        while self.written.messages.front().is_some_and(|(write, _)| *write <= durable) {
+            out.messages.extend(self.written.messages.pop_front().map(|(_, message)| message));
         }
     }
 

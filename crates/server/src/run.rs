@@ -96,6 +96,7 @@ fn recovery(config: &Config, data_dir: &Path) -> Result<Recovery, String> {
         snap_dir: member_dir.join("snap"),
         claimed: asked_for.then(|| (config.name.clone(), peer_urls)),
         new_member,
+        others: Vec::new(),
         may_create: config.initial_cluster_state != "existing",
         force_new_cluster: config.force_new_cluster,
         wal: wal::Options::default(),

@@ -6,7 +6,8 @@
 //! The model, harsher than most real systems: a file's sectors of 512 bytes written since its last sync survive
 //! each by its own coin, in any version they had since; so does its length. A name created, renamed or removed
 //! survives by its own coin until the directory is synced, also when the file was synced; one rename is one
-//! coin. A sync that fails drops what it had to make durable, and the next one does not bring it back.
+//! coin. A sync that fails drops what it had to make durable, and the next one does not bring it back; where all
+//! calls fail from some point on, the caller is gone, and what it wrote is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -454,11 +455,12 @@ impl File for MemFile {
         // A handle for reading may flush as well.
         let mut inner = self.disk.lock();
         let fails = inner.call();
+        let gone = inner.fault.is_some_and(|fault| fault.forever);
         let image = inner.image(self.id)?;
-        if fails.is_ok() {
-            image.sync();
-        } else {
-            image.fail_sync();
+        match (&fails, gone) {
+            (Ok(()), _) => image.sync(),
+            (Err(_), true) => {}
+            (Err(_), false) => image.fail_sync(),
         }
         fails
     }

@@ -116,6 +116,10 @@ impl NodeThread {
         batches: &mut [Vec<(usize, Outcome)>],
     ) -> bool {
         let mut sent = true;
+        // Nobody to send to yet: raft learns at once that a learner cannot be reached.
+        for message in out.messages.drain(..) {
+            self.node.unreachable(message.to);
+        }
         for write in out.log.drain(..) {
             sent &= self.wal.send(write).is_ok();
         }

@@ -85,6 +85,7 @@ pub fn recovery() -> Recovery {
         wal_dir: wal_dir(),
         snap_dir: snap_dir(),
         new_member: Member::new("one", &["http://127.0.0.1:2380".into()], "token", None),
+        others: Vec::new(),
         claimed: None,
         may_create: true,
         force_new_cluster: false,

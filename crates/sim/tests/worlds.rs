@@ -1,0 +1,35 @@
+//! The simulated world itself: it repeats, it finds nothing wrong where nothing is, and it finds what is. Not
+//! here: the thousand seeds of the gate (`cargo xtask sim`).
+
+use etch_sim::params::Options;
+use etch_sim::run::{fingerprint, run};
+
+fn short(seed: u64) -> Options {
+    Options { load_ms: 10_000, ..Options::new(seed) }
+}
+
+/// One seed is one history, to the last byte.
+#[test]
+fn a_seed_repeats() {
+    for seed in 1..=4 {
+        let (one, two) = (run(&short(seed)), run(&short(seed)));
+        assert_eq!(one.violations, Vec::<String>::new(), "seed {seed}");
+        assert!(one.history.operations.len() > 100);
+        assert_eq!(one.stats, two.stats);
+        assert_eq!(fingerprint(&one.history), fingerprint(&two.history), "seed {seed}");
+    }
+    assert_ne!(fingerprint(&run(&short(1)).history), fingerprint(&run(&short(2)).history));
+}
+
+/// Without its faults a world has none, and its clients do the same to begin with.
+#[test]
+fn faults_and_clients_can_be_left_out() {
+    let all = run(&short(3));
+    let calm = run(&Options { faults: Some(Vec::new()), ..short(3) });
+    assert!(!all.stats.faults.is_empty());
+    assert!(calm.stats.faults.is_empty() && calm.violations.is_empty());
+    let alone = run(&Options { clients: Some(vec![0]), ..short(3) });
+    let busy = alone.history.operations.iter().filter(|o| o.sent_ns < 9_000_000_000);
+    assert!(busy.clone().count() > 10);
+    assert!(alone.violations.is_empty());
+}
