@@ -11,7 +11,7 @@ use h2::RecvStream;
 
 use crate::call::CallInfo;
 use crate::deframe::Deframer;
-use crate::reply::Inner;
+use crate::reply::Reply;
 use crate::shared::Shared;
 use crate::status::{Code, Status};
 
@@ -78,7 +78,7 @@ impl Wake for TurnWaker {
 pub(crate) struct Call {
     pub(crate) method: u16,
     pub(crate) info: CallInfo,
-    pub(crate) inner: Inner,
+    pub(crate) reply: Reply,
     pub(crate) body: RecvStream,
     pub(crate) deframer: Deframer,
 }

@@ -94,8 +94,8 @@ impl CallInfo {
         &self.peer
     }
 
-    /// When the client stops waiting. A stream is ended by this crate at its
-    /// deadline; for a unary call this only says so.
+    /// When the client stops waiting. The call is ended by this crate then:
+    /// a stream's future is dropped, a unary call's answer comes too late.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

@@ -1,6 +1,6 @@
 //! What happens to a connection by time alone: pings of ours, a client that
 //! does not read, the end of a drain. Not here: the client's own pings
-//! (`flood`), deadlines of calls (`stream`).
+//! (`flood`), deadlines of calls (`deadline`, `stream`).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +16,16 @@ use crate::limits::Limits;
 /// The time as tokio's timers see it, which tests may hold still.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// What others wait for by time alone.
+pub(crate) struct Due {
+    /// Since when the socket has taken nothing.
+    pub(crate) blocked: Option<Instant>,
+    /// The end of the drain.
+    pub(crate) drain_ends: Option<Instant>,
+    /// The next look at the calls with a deadline.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// What happens by time alone: pings of ours, stalls, the end of a drain. The
@@ -43,9 +53,9 @@ impl Clock {
         cx: &mut Context<'_>,
         now: Instant,
         limits: &Limits,
-        blocked: Option<Instant>,
-        drain_ends: Option<Instant>,
+        due: &Due,
     ) -> Poll<Closed> {
+        let Due { blocked, drain_ends, deadline } = *due;
         let stalls = blocked.zip(limits.write_stall_timeout).map(|(at, wait)| at + wait);
         let ping_ends = self.pinged.map(|at| at + limits.keepalive_timeout);
         for (at, closed) in [
@@ -65,7 +75,7 @@ impl Clock {
                 ping_due = Some(now + limits.keepalive_timeout);
             }
         }
-        let next = [stalls, ping_ends, drain_ends, ping_due].into_iter().flatten().min();
+        let next = [stalls, ping_ends, drain_ends, ping_due, deadline].into_iter().flatten().min();
         self.arm(cx, now, next);
         Poll::Pending
     }

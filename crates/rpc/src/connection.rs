@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Call, Partial, Read, TurnWaker};
 use crate::call::{CallInfo, Handler, Peer, Route};
-use crate::clock::{Clock, now};
+use crate::clock::{Clock, Due, now};
+use crate::deadline::Open as Overdue;
 use crate::deframe::Deframer;
 use crate::flood::{Judge, Verdict};
 use crate::http2::{ContentType, check_encoding, check_head, early_abort, unknown_path};
@@ -120,6 +121,7 @@ where
         .max_send_buffer_size(limits.stream_send_buffer)
         .max_pending_accept_reset_streams(limits.max_pending_accept_reset)
         .max_local_error_reset_streams(Some(limits.max_local_error_reset))
+        .max_concurrent_reset_streams(limits.max_ended_early)
         .handshake::<_, Chunk>(wire.clone());
     let done = poll_fn(|cx| {
         let done = Pin::new(&mut handshake).poll(cx);
@@ -230,6 +232,7 @@ where
         cx: &mut Context<'_>,
     ) {
         if self.shared.calls() >= self.shared.limits.max_concurrent_streams {
+            self.shared.reset();
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         let Some(content) = ContentType::of(request.headers()) else {
@@ -238,16 +241,17 @@ where
             return;
         };
         self.shared.call_began();
-        let inner = Inner { respond, shared: self.shared.clone(), content };
+        let shared = self.shared.clone();
+        let inner = Inner { respond, shared, content, deadline: None };
         self.begin(request, inner, cx);
     }
 
     fn begin(&mut self, request: Request<RecvStream>, mut inner: Inner, cx: &mut Context<'_>) {
         let (head, body) = request.into_parts();
-        let deadline = match check_head(&head.method, &head.headers) {
-            Ok(deadline) => deadline,
+        match check_head(&head.method, &head.headers) {
+            Ok(deadline) => inner.deadline = deadline,
             Err((http, status)) => return abort(inner, http, &status),
-        };
+        }
         let path = head.uri.path();
         let route = match self.handler.route(path) {
             Route::UnknownMethod => return inner.refuse(&unknown_path(path, true)),
@@ -263,11 +267,12 @@ where
             headers: head.headers,
             authority: head.uri.into_parts().authority,
             peer: self.shared.peer.clone(),
-            deadline,
+            deadline: inner.deadline,
         };
         match route {
             Route::Unary(method) => {
-                let mut call = Call { method, info, inner, body, deframer };
+                let reply = Reply::new(inner);
+                let mut call = Call { method, info, reply, body, deframer };
                 match call.read(cx, &self.shared) {
                     Read::Wait => self.partial.insert(call),
                     read => self.settle(call, read),
@@ -285,17 +290,18 @@ where
 
     /// A unary call whose body is through, one way or the other.
     fn settle(&mut self, call: Call, read: Read) {
-        let Call { method, info, mut inner, .. } = call;
+        let Call { method, info, reply, .. } = call;
         match read {
             Read::Message(message) => {
                 let stats = self.shared.stats();
                 stats.messages_in.add(1);
                 stats.message_bytes_in.add(message.len() as u64);
                 self.handed_over = true;
-                self.handler.unary(method, info, message, Reply::new(inner));
+                reply.whole();
+                self.handler.unary(method, info, message, reply);
             }
-            Read::Bad(status) => inner.refuse(&status),
-            Read::Wait | Read::Gone => {}
+            Read::Bad(status) => reply.err(status),
+            Read::Wait | Read::Gone => reply.abandon(),
         }
     }
 
@@ -316,9 +322,10 @@ where
         if self.wire.has_read() {
             self.clock.heard(now);
         }
-        let has_calls = self.shared.calls() > 0;
-        let counts = self.wire.take_counts();
-        let (closed, why) = match self.judge.judge(&counts, has_calls, &self.shared.has_sent, now) {
+        let mut counts = self.wire.take_counts();
+        counts.resets += self.shared.resets.take();
+        let verdict = self.judge.judge(&counts, self.shared.calls(), &self.shared.sent, now);
+        let (closed, why) = match verdict {
             Verdict::Fine => return self.look_at_clock(now, cx),
             Verdict::TooManyPings => (Closed::TooManyPings, &b"too_many_pings"[..]),
             Verdict::Flood => (Closed::Flood, &b"too_many_control_frames"[..]),
@@ -328,9 +335,14 @@ where
     }
 
     fn look_at_clock(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Closed> {
-        let blocked = self.wire.blocked_since();
-        let limits = &self.shared.limits;
-        let closed = self.clock.poll(cx, now, limits, blocked, self.drain_ends);
+        let over = self.shared.deadlines.borrow_mut().over(now);
+        over.into_iter().for_each(Overdue::end);
+        let due = Due {
+            blocked: self.wire.blocked_since(),
+            drain_ends: self.drain_ends,
+            deadline: self.shared.deadlines.borrow().next(),
+        };
+        let closed = self.clock.poll(cx, now, &self.shared.limits, &due);
         if let Poll::Ready(closed) = &closed
             && !matches!(closed, Closed::DrainTimeout)
         {

@@ -18,6 +18,7 @@ mod body;
 mod call;
 mod clock;
 mod connection;
+mod deadline;
 mod deframe;
 mod flood;
 mod http2;

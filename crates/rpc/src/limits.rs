@@ -50,13 +50,20 @@ pub struct Limits {
     pub drain_grace: Duration,
     /// Streams reset by the client before they were accepted.
     pub max_pending_accept_reset: usize,
-    /// Streams reset by us for the client's errors.
+    /// Streams reset by us for the client's errors, in a connection's life.
     pub max_local_error_reset: usize,
-    /// RST_STREAM frames a second (twice as many at once).
+    /// RST_STREAM frames a second (twice as many at once), those that the
+    /// client makes us send among them.
     pub max_resets_per_second: u32,
-    /// PING, SETTINGS, PRIORITY, empty DATA and unknown frames a second
-    /// (twice as many at once).
+    /// PING, SETTINGS, PRIORITY, empty or padded DATA and unknown frames a
+    /// second (twice as many at once).
     pub max_control_per_second: u32,
+    /// WINDOW_UPDATE frames a second (twice as many at once) beyond two for
+    /// each stream, for each message sent and for each KiB of them.
+    pub max_window_updates_per_second: u32,
+    /// Streams that we have ended before the client had, and whose last
+    /// frames, still on their way, are therefore no fault.
+    pub max_ended_early: usize,
 }
 
 impl Default for Limits {
@@ -83,6 +90,8 @@ impl Default for Limits {
             max_local_error_reset: 1000,
             max_resets_per_second: 10_000,
             max_control_per_second: 1_000,
+            max_window_updates_per_second: 5_000,
+            max_ended_early: 4_000,
         }
     }
 }

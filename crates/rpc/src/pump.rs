@@ -134,6 +134,7 @@ impl Pump {
     }
 
     pub(crate) fn reset(&mut self, reason: h2::Reason) {
+        self.shared.reset();
         self.send.send_reset(reason);
         self.give_up();
     }

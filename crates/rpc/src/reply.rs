@@ -4,10 +4,13 @@
 //! has no room for, is sent by a small task of its own.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::SendResponse;
 
 use crate::http2::{ContentType, error_response, response_head};
@@ -21,13 +24,22 @@ const SMALL: usize = 1024;
 
 /// Where the answer of one unary call goes.
 pub struct Reply {
-    inner: Option<Inner>,
+    place: Place,
+}
+
+/// Where the call is until it is answered.
+enum Place {
+    Here(Inner),
+    /// With the connection's deadlines, which may answer first.
+    Kept(Rc<Shared>, usize),
+    Done,
 }
 
 pub(crate) struct Inner {
     pub(crate) respond: SendResponse<Chunk>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) content: ContentType,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Drop for Inner {
@@ -38,27 +50,55 @@ impl Drop for Inner {
 
 impl Reply {
     pub(crate) fn new(inner: Inner) -> Reply {
-        Reply { inner: Some(inner) }
+        let Some(at) = inner.deadline else { return Reply { place: Place::Here(inner) } };
+        let shared = inner.shared.clone();
+        let slot = shared.deadlines.borrow_mut().insert(at, inner);
+        Reply { place: Place::Kept(shared, slot) }
     }
 
-    /// Whether the client has gone or has reset the call, so that no answer
-    /// can reach it. Costs a lock; ask before expensive work, not always.
+    /// The request is here, whole, and goes to the handler.
+    pub(crate) fn whole(&self) {
+        if let Place::Kept(shared, slot) = &self.place {
+            shared.deadlines.borrow_mut().whole(*slot);
+        }
+    }
+
+    /// Lets go of a call that nobody waits for any more.
+    pub(crate) fn abandon(mut self) {
+        drop(self.take());
+    }
+
+    fn take(&mut self) -> Option<Inner> {
+        match std::mem::replace(&mut self.place, Place::Done) {
+            Place::Here(inner) => Some(inner),
+            Place::Kept(shared, slot) => shared.deadlines.borrow_mut().take(slot),
+            Place::Done => None,
+        }
+    }
+
+    /// Whether the client has gone or has reset the call, or its deadline is
+    /// over, so that no answer can reach it. Costs a lock; ask before
+    /// expensive work, not always.
     pub fn is_cancelled(&mut self) -> bool {
-        let Some(inner) = &mut self.inner else { return true };
-        let mut cx = Context::from_waker(Waker::noop());
-        inner.shared.is_closed() || !matches!(inner.respond.poll_reset(&mut cx), Poll::Pending)
+        match &mut self.place {
+            Place::Here(inner) => inner.is_cancelled(),
+            Place::Kept(shared, slot) => {
+                shared.deadlines.borrow_mut().get(*slot).is_none_or(Inner::is_cancelled)
+            }
+            Place::Done => true,
+        }
     }
 
     /// Ends the call with this message and a good status.
     pub fn ok(mut self, payload: impl Into<Payload>) {
-        if let Some(inner) = self.inner.take() {
+        if let Some(inner) = self.take() {
             inner.send(payload.into());
         }
     }
 
     /// Ends the call with an error.
     pub fn err(mut self, status: Status) {
-        if let Some(mut inner) = self.inner.take() {
+        if let Some(mut inner) = self.take() {
             inner.refuse(&status);
         }
     }
@@ -66,13 +106,24 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(mut inner) = self.inner.take() {
+        if let Some(mut inner) = self.take() {
             inner.refuse(&Status::internal("the call was dropped without an answer"));
         }
     }
 }
 
 impl Inner {
+    fn is_cancelled(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.shared.is_closed() || !matches!(self.respond.poll_reset(&mut cx), Poll::Pending)
+    }
+
+    /// Ends the stream in both directions.
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        self.shared.reset();
+        self.respond.send_reset(reason);
+    }
+
     /// Headers and status in one frame, as gRPC has it for an error without
     /// any message before it. A client that has gone needs no answer.
     pub(crate) fn refuse(&mut self, status: &Status) {
@@ -86,9 +137,7 @@ impl Inner {
             Ok(len) => len,
             Err(status) => return self.refuse(&status),
         };
-        let stats = self.shared.stats();
-        stats.messages_out.add(1);
-        stats.message_bytes_out.add(len as u64);
+        self.shared.message_out(len);
         let head = response_head(&self.content);
         let Ok(mut send) = self.respond.send_response(head, false) else { return };
         let size = len + PREFIX;
@@ -113,8 +162,16 @@ impl Inner {
         pump.push(item);
         pump.finish(Status::OK.trailers());
         tokio::task::spawn_local(async move {
-            let _ended_when_sent = self;
-            std::future::poll_fn(|cx| pump.poll_sent(cx)).await;
+            let call = self;
+            let sent = poll_fn(|cx| pump.poll_sent(cx));
+            match call.deadline {
+                None => sent.await,
+                Some(at) => {
+                    if tokio::time::timeout_at(at.into(), sent).await.is_err() {
+                        pump.reset(Reason::CANCEL);
+                    }
+                }
+            }
         });
     }
 }

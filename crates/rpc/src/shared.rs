@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use crate::call::{Handler, Peer};
+use crate::deadline::Deadlines;
+use crate::flood::Sent;
 use crate::limits::Limits;
 use crate::stats::Stats;
 
@@ -27,8 +29,12 @@ pub(crate) struct Shared {
     /// Bytes handed to HTTP/2 since the socket last kept up.
     handed: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
-    /// Headers or data went out since the client's last ping.
-    pub(crate) has_sent: Cell<bool>,
+    /// What went out, for the judge.
+    pub(crate) sent: Sent,
+    /// Streams that we have reset, for the judge.
+    pub(crate) resets: Cell<u32>,
+    /// Unary calls that have one.
+    pub(crate) deadlines: RefCell<Deadlines>,
     calls: Cell<u32>,
     partial: Cell<usize>,
     closed: Cell<bool>,
@@ -42,7 +48,9 @@ impl Shared {
             handler,
             handed: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
-            has_sent: Cell::new(false),
+            sent: Sent::default(),
+            resets: Cell::new(0),
+            deadlines: RefCell::default(),
             calls: Cell::new(0),
             partial: Cell::new(0),
             closed: Cell::new(false),
@@ -61,7 +69,21 @@ impl Shared {
     /// Headers, or this many bytes of data, were given to HTTP/2.
     pub(crate) fn sent(&self, bytes: usize) {
         self.handed.set(self.handed.get() + bytes);
-        self.has_sent.set(true);
+        self.sent.bytes.set(self.sent.bytes.get() + bytes as u64);
+        self.sent.any.set(true);
+    }
+
+    /// A message of this length was taken to be sent.
+    pub(crate) fn message_out(&self, len: usize) {
+        let stats = self.stats();
+        stats.messages_out.add(1);
+        stats.message_bytes_out.add(len as u64);
+        self.sent.messages.set(self.sent.messages.get() + 1);
+    }
+
+    /// A stream was reset by us.
+    pub(crate) fn reset(&self) {
+        self.resets.set(self.resets.get() + 1);
     }
 
     /// Whether the connection's buffer has room for large things.

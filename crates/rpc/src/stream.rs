@@ -199,9 +199,7 @@ impl StreamSender {
         for payload in payloads {
             match payload.check(core.shared.limits.max_send_message) {
                 Ok(len) => {
-                    let stats = core.shared.stats();
-                    stats.messages_out.add(1);
-                    stats.message_bytes_out.add(len as u64);
+                    core.shared.message_out(len);
                     pump.push(into_chunk(payload, len).map_or_else(|lazy| lazy, Item::Chunk));
                 }
                 Err(status) => {
@@ -247,7 +245,10 @@ impl Core {
     fn reset(&mut self, reason: Reason) {
         match &mut self.pump {
             Some(pump) => pump.reset(reason),
-            None => self.call.respond.send_reset(reason),
+            None => {
+                self.shared.reset();
+                self.call.respond.send_reset(reason);
+            }
         }
     }
 

@@ -5,43 +5,10 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::raw::*;
 use common::*;
 use etch_rpc::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-fn raw(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-    out
-}
-
-/// Shakes hands by hand: preface, empty settings.
-async fn greet(io: &mut DuplexStream) {
-    io.write_all(PREFACE).await.expect("preface");
-    io.write_all(&raw(4, 0, 0, &[])).await.expect("settings");
-}
-
-/// Reads frames until the server closes; gives the GOAWAY's code and text.
-async fn goaway(io: &mut DuplexStream) -> Option<(u32, Vec<u8>)> {
-    let mut all = Vec::new();
-    let _ = io.read_to_end(&mut all).await;
-    let mut found = None;
-    let mut rest = &all[..];
-    while rest.len() >= 9 {
-        let len = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
-        let payload = &rest[9..9 + len];
-        if rest[3] == 7 {
-            let code = u32::from_be_bytes(payload[4..8].try_into().expect("four"));
-            found = Some((code, payload[8..].to_vec()));
-        }
-        rest = &rest[9 + len..];
-    }
-    found
-}
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
 #[test]
 fn ping_flood() {
@@ -148,15 +115,8 @@ fn a_client_that_answers_pings_stays() {
 
 /// Opens streams with huge windows and reads nothing.
 async fn ask_and_not_read(io: &mut DuplexStream, n: u32) {
-    io.write_all(PREFACE).await.expect("preface");
-    let window = [0, 4, 0x7f, 0xff, 0xff, 0xff];
-    io.write_all(&raw(4, 0, 0, &window)).await.expect("settings");
-    io.write_all(&raw(8, 0, 0, &0x7000_0000u32.to_be_bytes())).await.expect("window");
-    // POST, http, path and content type as literals without indexing.
-    let mut block = vec![0x83, 0x86, 0x04, 9];
-    block.extend_from_slice(b"/t.S/Lazy");
-    block.extend_from_slice(&[0x0f, 0x10, 16]);
-    block.extend_from_slice(b"application/grpc");
+    greet_with_huge_windows(io).await;
+    let block = head("Lazy", &[]);
     for id in 0..n {
         let id = id * 2 + 1;
         io.write_all(&raw(1, 4, id, &block)).await.expect("head");

@@ -1,6 +1,8 @@
 //! A server for the tests, and a client that speaks plain `h2` to it.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod raw;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
