@@ -34,7 +34,7 @@ func fingerprint(t testing.TB, dir string) map[string]string {
 func filled(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := startServer(t, "etch", args...)
-	side := &Side{Server: s, Conn: dial(t, s)}
+	side := connect(t, s)
 	for i := range 300 {
 		if _, err := side.Call("KV/Put", put(fmt.Sprintf("k%03d", i%50), strings.Repeat("v", 500))); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestBadDirectory(t *testing.T) {
 		if log := strings.ToLower(second.Log.String()); !strings.Contains(log, "lock") && !strings.Contains(log, "in use") && !strings.Contains(log, "another process") {
 			t.Errorf("it does not say that the directory is in use:\n%s", second.Log.Tail())
 		}
-		side := &Side{Server: s, Conn: dial(t, s)}
+		side := connect(t, s)
 		if _, err := side.Call("KV/Put", put("a", "b")); err != nil {
 			t.Errorf("the first server: %v", err)
 		}

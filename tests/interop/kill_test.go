@@ -172,7 +172,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	s.Start(t)
-	side := &Side{Server: s, Conn: dial(t, s), vars: map[string]int64{}}
+	side := connect(t, s)
 	l.verify(t, pb.NewKVClient(side.Conn), *killsFlag)
 	hash := side.Text("Maintenance/HashKV", &pb.HashKVRequest{Revision: l.seen})
 	s.Stop(t, syscall.SIGKILL)
@@ -180,6 +180,6 @@ func TestKill(t *testing.T) {
 	// A real etcd sees the same store.
 	s.Program = "etcd"
 	s.Start(t)
-	other := &Side{Server: s, Conn: dial(t, s), vars: map[string]int64{}}
+	other := connect(t, s)
 	l.verify(t, pb.NewKVClient(other.Conn), *killsFlag)
 }

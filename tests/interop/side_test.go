@@ -60,11 +60,17 @@ func newPair(t testing.TB, args ...string) *Pair {
 		}
 	}
 	p := &Pair{
-		A: &Side{Server: a, Conn: dial(t, a), vars: map[string]int64{}},
-		B: &Side{Server: b, Conn: dial(t, b), vars: map[string]int64{}},
+		A: connect(t, a),
+		B: connect(t, b),
 	}
 	p.settle(t)
 	return p
+}
+
+// connect is one server alone, with a connection to it.
+func connect(t testing.TB, s *Server) *Side {
+	t.Helper()
+	return &Side{Server: s, Conn: dial(t, s), vars: map[string]int64{}}
 }
 
 // settle waits until both have written down their cluster version: until then

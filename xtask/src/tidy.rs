@@ -17,7 +17,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("client", &["api"]),
     ("server", &["api", "disk", "state", "node", "rpc"]),
-    ("etch", &["server"]),
+    // Never opens a socket.
+    ("utl", &["api", "cli", "disk", "state"]),
+    ("etch", &["server", "utl"]),
     // For tests alone; nothing that ships may use it.
     ("sim", &["api", "disk", "state", "node"]),
 ];

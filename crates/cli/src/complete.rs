@@ -59,7 +59,8 @@ fn offers(found: &Found<'_>, last: &str) -> (Offers, u8) {
         return (values.collect(), DEFAULT);
     }
     if last.starts_with('-') {
-        return (flag_names(&flags, last), NO_FILES);
+        let (own, above) = flags.split_at(found.own_flags());
+        return ([flag_names(above, last), flag_names(own, last)].concat(), NO_FILES);
     }
     let command = found.command();
     if !command.children.is_empty() {

@@ -192,6 +192,16 @@ fn quote_char(c: char, out: &mut String) {
     }
 }
 
+/// An error of the file system in Go's words, such as `open x: no such file or directory`.
+pub fn io_error(call: &str, path: &std::path::Path, error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_lowercase());
+    let text: String = first.into_iter().chain(chars).collect();
+    format!("{call} {}: {text}", path.display())
+}
+
 /// Near enough to `strconv.IsPrint`: letters, marks, numbers, signs and the plain space; no control or format
 /// characters, no other spaces, nothing unassigned.
 fn is_printable(c: char) -> bool {
@@ -255,7 +265,7 @@ mod tests {
             parse_uint("-1"),
             Err("strconv.ParseUint: parsing \"-1\": invalid syntax".to_owned())
         );
-        assert_eq!(parse_int("1_0").is_err(), true);
+        assert!(parse_int("1_0").is_err());
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl<'p> Found<'p> {
         self.path.last().expect("the root at the least")
     }
 
+    /// How many of [`flags`](Self::flags) are the command's own; they come first.
+    pub fn own_flags(&self) -> usize {
+        own_flags(self.command()).len()
+    }
+
     /// The flags that hold here: the command's own, and those of all above it.
     pub fn flags(&self) -> Vec<Flag> {
         let command = self.command();

@@ -1,5 +1,5 @@
 //! The binary: looks at the name that it was called by and at its first argument, and hands over to the
-//! server. Not here: everything else.
+//! server or to one of the tools. Not here: everything else.
 
 #![forbid(unsafe_code)]
 
@@ -14,9 +14,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let args: Vec<String> =
         std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    if let Some(missing) = not_in_this_release(&args) {
-        eprintln!("{missing} is not part of this release of etch, which is the server alone");
-        return ExitCode::FAILURE;
+    match part(&args) {
+        Part::Utl(name, words) => return ExitCode::from(etch_utl::run(name, words)),
+        Part::Missing(what) => {
+            eprintln!("{what} is not part of this release of etch");
+            return ExitCode::FAILURE;
+        }
+        Part::Server => {}
     }
     let env: Vec<(String, String)> = std::env::vars_os()
         .map(|(key, value)| {
@@ -36,17 +40,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was asked for, if it is another of etcd's programs.
-fn not_in_this_release(args: &[String]) -> Option<&'static str> {
+/// Which of etcd's programs was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Part<'a> {
+    Server,
+    /// `etchutl`, by the name that its texts call it, with the words behind it.
+    Utl(&'static str, &'a [String]),
+    /// What this release does not have.
+    Missing(&'static str),
+}
+
+fn part(args: &[String]) -> Part<'_> {
     let name = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
-    match (name.unwrap_or_default(), args.get(1).map_or("", String::as_str)) {
-        ("etcdctl" | "etchctl", _) => Some("etcdctl"),
-        ("etcdutl" | "etchutl", _) => Some("etcdutl"),
-        (_, "ctl") => Some("etch ctl"),
-        (_, "utl") => Some("etch utl"),
-        (_, "gateway") => Some("the gateway"),
-        (_, "grpc-proxy") => Some("the gRPC proxy"),
-        _ => None,
+    let words = args.get(1..).unwrap_or_default();
+    match (name.unwrap_or_default(), words.first().map_or("", String::as_str)) {
+        ("etcdutl", _) => Part::Utl("etcdutl", words),
+        ("etchutl", _) => Part::Utl("etchutl", words),
+        (_, "utl") => Part::Utl("etch utl", &words[1..]),
+        ("etcdctl" | "etchctl", _) => Part::Missing("etcdctl"),
+        (_, "ctl") => Part::Missing("etch ctl"),
+        (_, "gateway") => Part::Missing("the gateway"),
+        (_, "grpc-proxy") => Part::Missing("the gRPC proxy"),
+        _ => Part::Server,
     }
 }
 
@@ -54,20 +69,28 @@ fn not_in_this_release(args: &[String]) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    fn words(args: &[&str]) -> Vec<String> {
+        args.iter().map(|arg| (*arg).to_owned()).collect()
+    }
+
     #[test]
-    fn other_programs_are_not_pretended() {
-        let ask = |args: &[&str]| {
-            not_in_this_release(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
-        };
-        assert_eq!(ask(&["/usr/bin/etcdctl", "get", "x"]), Some("etcdctl"));
-        assert_eq!(ask(&["etcdutl"]), Some("etcdutl"));
-        assert_eq!(ask(&["etcd", "gateway", "start"]), Some("the gateway"));
-        assert_eq!(ask(&["etch", "grpc-proxy", "start"]), Some("the gRPC proxy"));
-        assert_eq!(ask(&["etch", "ctl"]), Some("etch ctl"));
-        for server in
-            [&["etcd"][..], &["etch", "--name", "ctl"], &["/usr/bin/etcd", "--version"], &[]]
-        {
-            assert_eq!(ask(server), None, "{server:?}");
+    fn the_name_or_the_first_word_says_which_program() {
+        let status = words(&["snapshot", "status"]);
+        let rows: &[(&[&str], Part<'_>)] = &[
+            (&["/usr/bin/etcdutl", "snapshot", "status"], Part::Utl("etcdutl", &status)),
+            (&["etchutl"], Part::Utl("etchutl", &[])),
+            (&["etch", "utl", "snapshot", "status"], Part::Utl("etch utl", &status)),
+            (&["/usr/bin/etcdctl", "get", "x"], Part::Missing("etcdctl")),
+            (&["etcd", "gateway", "start"], Part::Missing("the gateway")),
+            (&["etch", "grpc-proxy", "start"], Part::Missing("the gRPC proxy")),
+            (&["etch", "ctl"], Part::Missing("etch ctl")),
+            (&["etcd"], Part::Server),
+            (&["etch", "--name", "ctl"], Part::Server),
+            (&["/usr/bin/etcd", "--version"], Part::Server),
+            (&[], Part::Server),
+        ];
+        for (args, want) in rows {
+            assert_eq!(part(&words(args)), *want, "{args:?}");
         }
     }
 }

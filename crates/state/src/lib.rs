@@ -11,6 +11,7 @@ pub mod auth;
 pub mod lease;
 pub mod members;
 pub mod mvcc;
+pub mod offline;
 pub mod quota;
 mod state;
 pub mod txn;

@@ -327,7 +327,7 @@ fn parse_context(change: &ConfChange) -> ChangeContext {
         .unwrap_or_else(|e| panic!("a committed configuration change carries no member: {e}"))
 }
 
-fn key_of(id: u64) -> Bytes {
+pub(crate) fn key_of(id: u64) -> Bytes {
     Bytes::from(format!("{id:x}"))
 }
 

@@ -99,10 +99,10 @@ pub struct State {
     committing: usize,
 }
 
-const CONSISTENT_INDEX: &[u8] = b"consistent_index";
-const TERM: &[u8] = b"term";
-const CONF_STATE: &[u8] = b"confState";
-const STORAGE_VERSION: &[u8] = b"storageVersion";
+pub(crate) const CONSISTENT_INDEX: &[u8] = b"consistent_index";
+pub(crate) const TERM: &[u8] = b"term";
+pub(crate) const CONF_STATE: &[u8] = b"confState";
+pub(crate) const STORAGE_VERSION: &[u8] = b"storageVersion";
 
 /// A committed entry, read.
 struct Entry {
@@ -272,9 +272,8 @@ impl State {
 
     /// Notes raft's configuration after a change.
     pub fn set_conf_state(&mut self, voters: &[u64], learners: &[u64]) {
-        let row = ConfStateRow { voters, learners, auto_leave: false };
-        let json = serde_json::to_vec(&row).expect("plain data");
-        self.writer.pending_mut().put(Bucket::Meta, CONF_STATE, json.into());
+        let json = conf_state_json(voters, learners);
+        self.writer.pending_mut().put(Bucket::Meta, CONF_STATE, json);
     }
 
     /// A reply that says nothing but the revision.
@@ -356,7 +355,13 @@ fn load_leases(
 }
 
 /// A number of the `meta` bucket; 0 if it is not there.
-fn number(snapshot: &Snapshot, key: &[u8]) -> io::Result<u64> {
+/// Raft's configuration as the `meta` bucket has it.
+pub(crate) fn conf_state_json(voters: &[u64], learners: &[u64]) -> Bytes {
+    let row = ConfStateRow { voters, learners, auto_leave: false };
+    serde_json::to_vec(&row).expect("plain data").into()
+}
+
+pub(crate) fn number(snapshot: &Snapshot, key: &[u8]) -> io::Result<u64> {
     match snapshot.get(Bucket::Meta, key)? {
         None => Ok(0),
         Some(value) => value.try_into().map(u64::from_be_bytes).map_err(|_| {

@@ -100,6 +100,29 @@ pub(super) fn find_below<'a>(
     Err(damaged(page.id, "branches nested too deep"))
 }
 
+fn bucket_names_below(
+    view: View<'_>,
+    page: u64,
+    depth: usize,
+    names: &mut Vec<Vec<u8>>,
+) -> io::Result<()> {
+    let page = view.page(page)?;
+    if depth == 0 {
+        return Err(damaged(page.id, "branches nested too deep"));
+    }
+    for i in 0..page.count {
+        if !page.leaf {
+            bucket_names_below(view, page.child(i)?, depth - 1, names)?;
+            continue;
+        }
+        let entry = page.entry(i)?;
+        if entry.flags & IS_BUCKET != 0 {
+            names.push(entry.key.to_vec());
+        }
+    }
+    Ok(())
+}
+
 /// A committed root, and a hold on its pages: they are not written again before the last clone is
 /// dropped. Cheap to clone, and to read from many threads. Held for long, it makes the file grow.
 #[derive(Clone)]
@@ -121,6 +144,29 @@ impl Snapshot {
     pub fn cursor(&self, bucket: Bucket) -> io::Result<Cursor<'_>> {
         let view = self.root.view();
         Ok(Cursor::new(view, self.root.start(view, bucket)?))
+    }
+
+    /// The names of all buckets in the file, those that nobody knows included, in order.
+    pub fn bucket_names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let view = self.root.view();
+        let mut names = Vec::new();
+        bucket_names_below(view, self.root.meta.root, MAX_DEPTH, &mut names)?;
+        Ok(names)
+    }
+
+    /// A cursor before the first key of the bucket with this name; `None` if there is no such bucket.
+    pub fn cursor_of(&self, name: &[u8]) -> io::Result<Option<Cursor<'_>>> {
+        let view = self.root.view();
+        let Some((page, i)) = find(view, self.root.meta.root, name)? else { return Ok(None) };
+        let entry = page.entry(i)?;
+        if entry.flags & IS_BUCKET == 0 {
+            return Ok(None);
+        }
+        let start = match bucket_place(entry.value, page.id)?.0 {
+            Place::Tree(id) => view.page(id)?,
+            Place::Inline(_) => Page::inline(&entry.value[super::page::BUCKET_HEAD..], page.id)?,
+        };
+        Ok(Some(Cursor::new(view, Some(start))))
     }
 
     /// Number of the transaction that made this root.

@@ -140,7 +140,8 @@ impl Wal {
             disk.remove_dir_all(dir).map_err(at(dir))?;
         }
         disk.rename(&tmp, dir).map_err(at(dir))?;
-        let parent = dir.parent().unwrap_or(Path::new("."));
+        let parent = dir.parent().filter(|up| !up.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
         disk.sync_dir(parent).map_err(at(parent))?;
 
         let held = Held { name: SegmentName { seq: 0, index: 0, path: dir.join(name) }, file };

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use etch_disk::backend::Backend;
+use etch_disk::backend::{Backend, Batch};
 use etch_disk::mutants::{self, Mutant};
 
 use super::Revision;
 use super::compact::Job;
 use super::index::{Builder, Index, Restored};
-use super::store::Store;
+use super::store::{Store, put_meta_revision};
 use super::tree::{Tree, corrupt};
 use super::value::KeyValue;
 use super::write::{State, Writer};
@@ -110,6 +110,11 @@ fn note_lease(leases: &mut HashMap<Bytes, i64>, kv: &KeyValue<'_>, tombstone: bo
     } else if !leases.is_empty() {
         leases.remove(kv.key);
     }
+}
+
+/// Notes in a file that nobody serves that it is to be compacted to this revision: whoever opens it does it.
+pub(crate) fn schedule_compaction(batch: &mut Batch, at: i64) {
+    put_meta_revision(batch, SCHEDULED, at);
 }
 
 impl Store {

@@ -36,4 +36,5 @@ pub use stream::{Chunk, RangeChunks};
 pub use value::KeyValue;
 pub use write::{LeaseHook, Pending, WriteBatch, Writer};
 
+pub(crate) use load::schedule_compaction;
 pub(crate) use read::{View, resolve, select};

@@ -1,0 +1,40 @@
+//! `hashkv`: etcd's hash over the history in a file. Not here: the hash itself (`etch_state`).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use etch_cli::{Args, Command, Failure, Flag, Matches};
+use etch_state::mvcc::{ReadError, Store};
+
+use crate::exit;
+use crate::files::{self, ReadOnly};
+use crate::print::{self, Hash};
+
+/// The command.
+pub fn command() -> Command {
+    Command::new("hashkv <filename>", "Prints the KV history hash of a given file", run)
+        .args(Args::Exactly(1))
+        .flags(vec![Flag::int("rev", 0, "maximum revision to hash (default: latest revision)")])
+}
+
+fn run(matches: &Matches) -> Result<(), Failure> {
+    print::check_format(matches)?;
+    let (snapshot, _held) = files::open_to_read(Path::new(&matches.args[0]), matches)?;
+    let (store, _, _) =
+        Store::open(Arc::new(ReadOnly(snapshot))).map_err(|e| files::invalid(&e))?;
+    let found = store.hash_kv(matches.number("rev")).map_err(|e| match e {
+        ReadError::Request(error) => Failure::new(exit::ERROR, plain(error.message())),
+        ReadError::Io(error) => files::invalid(&error),
+    })?;
+    let hash = Hash {
+        hash: found.hash,
+        revision: found.hash_revision,
+        compact_revision: found.compact_revision,
+    };
+    print::hash(matches, &hash)
+}
+
+/// The store's own words, without the name of the service that a client would see.
+fn plain(message: &str) -> String {
+    message.strip_prefix("etcdserver: ").unwrap_or(message).to_owned()
+}
