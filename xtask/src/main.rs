@@ -16,6 +16,7 @@ cargo xtask CHORE
           worlds
   tidy    the house rules that no compiler checks
   sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
+  torture real processes under load, with faults; see `cargo xtask torture --help`
 ";
 
 /// Seeds that must pass before a change lands.
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         "gate" => gate(&root),
         "tidy" => tidy::run(&root),
         "sim" => sim(&root, env::args().skip(2)),
+        "torture" => torture(&root, env::args().skip(2).collect()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
@@ -61,6 +63,20 @@ fn gate(root: &PathBuf) -> Result<(), String> {
 fn sim(root: &PathBuf, args: impl Iterator<Item = String>) -> Result<(), String> {
     let args: Vec<String> = args.collect();
     let mut all = vec!["run", "--quiet", "--package", "etch-sim", "--"];
+    all.extend(args.iter().map(String::as_str));
+    cargo(root, &all)
+}
+
+/// Runs the driver of real processes; without `--etch`, on the server built as everyday tests build it.
+fn torture(root: &PathBuf, mut args: Vec<String>) -> Result<(), String> {
+    let helps = args.iter().any(|arg| arg == "--help" || arg == "-h");
+    if !helps && !args.iter().any(|arg| arg == "--etch") {
+        cargo(root, &["build", "--package", "etch"])?;
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        args.extend(["--etch".into(), target.join("debug/etch").display().to_string()]);
+    }
+    let mut all = vec!["run", "--quiet", "--package", "etch-torture", "--"];
     all.extend(args.iter().map(String::as_str));
     cargo(root, &all)
 }

@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("etch", &["server", "utl"]),
     // For tests alone; nothing that ships may use it.
     ("sim", &["api", "disk", "state", "node"]),
+    ("torture", &["api", "disk", "sim"]),
 ];
 
 /// Crates that must stay deterministic, and what they therefore must not name outside their tests.
