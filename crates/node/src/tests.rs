@@ -18,6 +18,7 @@ use prost::Message as _;
 
 use crate::{Config, Node, Output, RecoverError, Recovered, Recovery};
 
+mod leases;
 mod majority;
 
 type Answers = Vec<(u32, Result<Reply, Error>)>;

@@ -223,6 +223,7 @@ impl State {
             entries.map(|(index, term, data)| Entry::read(index, term, data)).peekable();
         while entries.peek().is_some() {
             let events = self.apply_run(&mut entries, done);
+            self.tables.lessor.published();
             if !events.is_empty() {
                 self.hub.notify(&events, self.store.revision());
             }

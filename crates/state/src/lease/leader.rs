@@ -74,7 +74,7 @@ impl Lessor {
         for lease in self.table.all() {
             lease.deadline.store(UNARMED, Ordering::Release);
         }
-        for waiter in std::mem::take(&mut *lock(&self.waiters)).into_values().flatten() {
+        for waiter in std::mem::take(&mut lock(&self.ends).waiters).into_values().flatten() {
             waiter.wake();
         }
     }
@@ -90,7 +90,12 @@ impl Lessor {
         if !self.is_primary() {
             return Err(RenewError::NotPrimary);
         }
-        let lease = self.table.get(id).ok_or(RenewError::NotFound)?;
+        let Some(lease) = self.table.get(id) else {
+            // One that was revoked a moment ago is there for as long as its keys are.
+            let why =
+                if self.is_ending(id) { RenewError::Expired } else { RenewError::NotFound };
+            return Err(why);
+        };
         let mut deadline = lease.deadline.load(Ordering::Acquire);
         loop {
             if deadline <= now_ms && !mutants::on(Mutant::I14758) {
@@ -131,10 +136,11 @@ impl Lessor {
     /// Asks for a call of `wake` when the expired lease is revoked, or this member leads no more. Says
     /// `false`, and will not call, if that is so already.
     pub fn wait_revoked(&self, id: i64, wake: Arc<dyn Wake>) -> bool {
-        let mut waiters = lock(&self.waiters);
-        let waits = self.is_primary() && self.exists(id);
+        let mut ends = lock(&self.ends);
+        let there = self.exists(id) || ends.unpublished.contains(&id);
+        let waits = self.is_primary() && there;
         if waits {
-            waiters.entry(id).or_default().push(wake);
+            ends.waiters.entry(id).or_default().push(wake);
         }
         waits
     }

@@ -78,9 +78,19 @@ pub struct Lessor {
     /// Whether this member ends and renews leases.
     primary: AtomicBool,
     leader: Mutex<Leader>,
-    /// Who waits for the end of an expired lease.
-    waiters: Mutex<HashMap<i64, Vec<Arc<dyn Wake>>>>,
+    ends: Mutex<Ends>,
+    /// Whether `ends` names a lease that is revoked and not yet seen to be.
+    ending: AtomicBool,
     counts: Counts,
+}
+
+/// The ends of leases: for readers a lease ends when its keys are seen to be gone, not when it is revoked.
+#[derive(Default)]
+struct Ends {
+    /// Who waits for the end of an expired lease.
+    waiters: HashMap<i64, Vec<Arc<dyn Wake>>>,
+    /// Revoked by the batch that is being applied.
+    unpublished: Vec<i64>,
 }
 
 impl Lessor {
@@ -93,7 +103,8 @@ impl Lessor {
             attached: AtomicUsize::new(0),
             primary: AtomicBool::new(false),
             leader: Mutex::new(Leader::default()),
-            waiters: Mutex::new(HashMap::new()),
+            ends: Mutex::default(),
+            ending: AtomicBool::new(false),
             counts: Counts::default(),
         })
     }
@@ -149,7 +160,8 @@ impl Lessor {
     }
 
     /// Applies a revocation: the lease is gone, and the keys that it held are returned in order. The
-    /// caller deletes them, in the same batch and in one revision.
+    /// caller deletes them, in the same batch and in one revision, and calls [`published`](Self::published)
+    /// when that can be read.
     ///
     /// # Errors
     ///
@@ -158,6 +170,8 @@ impl Lessor {
         let lease = self.table.get(id).ok_or(Error::LeaseNotFound)?;
         // From here on no renewal succeeds, not even by one who holds the lease already.
         lease.deadline.store(EXPIRED, Ordering::Release);
+        lock(&self.ends).unpublished.push(id);
+        self.ending.store(true, Ordering::Release);
         self.table.remove(id);
         self.counts.revoked.fetch_add(1, Ordering::Relaxed);
         batch.delete(Bucket::Lease, id.to_be_bytes());
@@ -169,10 +183,26 @@ impl Lessor {
             }
             self.attached.store(items.len(), Ordering::Release);
         }
-        if let Some(waiters) = lock(&self.waiters).remove(&id) {
-            waiters.iter().for_each(|waiter| waiter.wake());
-        }
         Ok(keys)
+    }
+
+    /// What was applied is published: whoever waits for the end of a lease that it has revoked is woken.
+    pub fn published(&self) {
+        if !self.ending.load(Ordering::Acquire) {
+            return;
+        }
+        let mut ends = lock(&self.ends);
+        self.ending.store(false, Ordering::Release);
+        let Ends { waiters, unpublished } = &mut *ends;
+        let ended = unpublished.drain(..).filter_map(|id| waiters.remove(&id));
+        let woken: Vec<_> = ended.flatten().collect();
+        drop(ends);
+        woken.iter().for_each(|waiter| waiter.wake());
+    }
+
+    /// Whether the lease is revoked, and its keys may still be seen.
+    fn is_ending(&self, id: i64) -> bool {
+        self.ending.load(Ordering::Acquire) && lock(&self.ends).unpublished.contains(&id)
     }
 
     /// Applies a checkpoint: what remained of the lease's TTL when it was made, in seconds; 0 for all.
