@@ -92,8 +92,7 @@ impl Lessor {
         }
         let Some(lease) = self.table.get(id) else {
             // One that was revoked a moment ago is there for as long as its keys are.
-            let why =
-                if self.is_ending(id) { RenewError::Expired } else { RenewError::NotFound };
+            let why = if self.is_ending(id) { RenewError::Expired } else { RenewError::NotFound };
             return Err(why);
         };
         let mut deadline = lease.deadline.load(Ordering::Acquire);
