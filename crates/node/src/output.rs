@@ -73,6 +73,8 @@ pub enum Note {
     CompactionHashLost(String),
     /// A compaction to this revision is complete.
     Compacted(i64),
+    /// A step of a compaction was made in this turn; true for one in the index.
+    CompactionStep(bool),
 }
 
 /// What one turn yields. Reused from turn to turn: the driver drains it.

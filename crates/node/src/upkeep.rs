@@ -176,6 +176,7 @@ impl<T> Node<T> {
             return;
         }
         self.clock.compaction_due = self.clock.now_ms + self.config.compaction_pause_ms;
+        out.notes.push(Note::CompactionStep(self.state.compacts_index()));
         match self.state.compaction_step(self.config.compaction_batch) {
             Ok(Step::Again | Step::Idle) => {}
             Ok(Step::Done(revision)) => self.compacted(revision, out),

@@ -1,7 +1,8 @@
 //! The member as every net thread knows it: identity, limits, the shared parts of its state, and the way
 //! to its node. Not here: anything that belongs to one thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -84,6 +85,10 @@ pub struct Member {
     pub quota: Arc<Quota>,
     /// The B+tree, for whole-file reads.
     pub backend: Arc<Bolt>,
+    /// Where the B+tree's file is.
+    pub snap_dir: PathBuf,
+    /// Snapshots that are copied ahead for clients that read slowly.
+    pub snapshot_copies: Arc<AtomicUsize>,
     /// What requests are held to.
     pub limits: RequestLimits,
     /// The clock.

@@ -235,7 +235,8 @@ impl Server {
         let watched = Watched { died, log: log.clone() };
 
         let parts = Parts::take(config, recovered);
-        let member = Arc::new(parts.member(config, &inbox, clock, log, &metrics)?);
+        let member =
+            Arc::new(parts.member(config, &recovery.snap_dir, &inbox, clock, log, &metrics)?);
         let core = parts.spawn(Core {
             inbox: &inbox,
             mailboxes: &mailboxes,
@@ -355,6 +356,7 @@ impl Parts {
     fn member(
         &self,
         config: &Config,
+        snap_dir: &Path,
         inbox: &Arc<Inbox>,
         clock: Clock,
         log: &Logger,
@@ -378,6 +380,8 @@ impl Parts {
             guard,
             quota: Arc::clone(state.quota()),
             backend: Arc::clone(&self.backend),
+            snap_dir: snap_dir.into(),
+            snapshot_copies: Arc::default(),
             limits: request_limits(config),
             clock,
             log: log.clone(),
@@ -398,6 +402,7 @@ impl Parts {
             wal: log_writes,
             backend: commit_sender,
             metrics: Arc::clone(core.metrics),
+            compacting: None,
             clock: core.clock,
             log: core.log.clone(),
         };

@@ -328,6 +328,11 @@ impl State {
         self.writer.is_compacting()
     }
 
+    /// True if the next step of the compaction is one in the index.
+    pub fn compacts_index(&self) -> bool {
+        self.writer.compacts_index()
+    }
+
     /// Does one step of the compaction, over at most `keys` keys or stored changes. An error costs the
     /// compaction its hash, and nothing else.
     pub fn compaction_step(&mut self, keys: usize) -> io::Result<Step> {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::snapshot::{Root, Snapshot};
@@ -15,6 +15,8 @@ use crate::fs::{File, Mapping};
 pub struct Bolt {
     current: Mutex<Arc<Root>>,
     writer: Mutex<Writer>,
+    /// Bytes of pages that wait for readers of older roots, as of the last commit.
+    held: AtomicU64,
 }
 
 /// What only the writer touches.
@@ -37,7 +39,7 @@ impl Bolt {
     pub(super) fn new(root: Root, mut writer: Writer) -> Self {
         let root = Arc::new(root);
         writer.roots.push_back(Arc::downgrade(&root));
-        Self { current: Mutex::new(root), writer: Mutex::new(writer) }
+        Self { current: Mutex::new(root), writer: Mutex::new(writer), held: AtomicU64::new(0) }
     }
 
     fn current(&self) -> MutexGuard<'_, Arc<Root>> {
@@ -65,6 +67,8 @@ impl Bolt {
         let (root, done) = writer.commit(&base, batch, shrink)?;
         let root = Arc::new(root);
         writer.roots.push_back(Arc::downgrade(&root));
+        let held = writer.space.waiting_pages() * writer.page_size as u64;
+        self.held.store(held, Ordering::Relaxed);
         // The old one goes outside of the lock: it may be the last to hold a large view.
         let old = std::mem::replace(&mut *self.current(), root);
         drop(old);
@@ -73,6 +77,12 @@ impl Bolt {
 
     fn lock(&self) -> io::Result<MutexGuard<'_, Writer>> {
         self.writer.lock().map_err(|_| io::Error::other("the database's writer panicked"))
+    }
+
+    /// Bytes of pages that no newer root uses, as of the last commit: those of the commit itself, and all
+    /// that readers of older roots keep from being used again.
+    pub fn held_bytes(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Length in bytes of the file, its unused end included.

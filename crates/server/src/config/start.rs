@@ -114,6 +114,10 @@ pub(super) fn load(args: &[String], env: &[(String, String)], notes: &mut Vec<No
     };
     zero_is_the_default(&mut config);
     note_deprecated(&config, notes);
+    // etcd panics here, with this text and this code.
+    if read.is_ok() && Level::parse(&config.log_level).is_none() {
+        return Loaded::Complain(format!("unrecognized level: {:?}\n", config.log_level), 2);
+    }
     match read.and_then(|()| config.validate(notes)) {
         Ok(log) => Loaded::Serve(Box::new(config), log),
         Err(error) => Loaded::Refuse(error),

@@ -250,7 +250,6 @@ fn what_does_not_go_together_is_refused_in_etcds_words() {
         ),
         (&["--logger=foo"], "unknown logger option \"foo\""),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
-        (&["--log-level=foo"], "unrecognized level: \"foo\""),
         (&["--log-format=foo"], "unknown log format: foo, supported values json, console"),
         (&["--log-outputs=default,stderr"], "multi logoutput for \"default\" is not supported yet"),
         (
@@ -470,4 +469,13 @@ fn the_start_line_has_the_effective_values() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+#[test]
+fn an_unknown_log_level_ends_with_the_code_of_a_panic() {
+    let ended = run(&["--log-level=shout"], &[]).0;
+    assert!(
+        matches!(&ended, Loaded::Complain(text, 2) if text == "unrecognized level: \"shout\"\n"),
+        "{ended:?}"
+    );
 }

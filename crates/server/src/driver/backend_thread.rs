@@ -65,8 +65,9 @@ impl BackendThread {
         let data = snap::encode_v2(&members, &snapshot.removed, version.as_deref());
         let SaveSnapshot { index, term, conf_state, .. } = snapshot;
         let file = raftpb::Snapshot::of(*index, *term, conf_state.clone(), data);
+        let encoded = Instant::now();
         self.snapshots.save(&file).map_err(io::Error::other)?;
-        self.metrics.snapshot_saved(began.elapsed());
+        self.metrics.snapshot_saved(encoded - began, encoded.elapsed());
         log_info!(self.log, "saved snapshot", "snapshot-index" => *index);
         self.snapshots.purge(snap::KEEP).map(drop).map_err(io::Error::other)
     }

@@ -6,9 +6,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use etch_api::internal::Header;
-use etch_node::{Commit, LogWrite, Node, Output};
+use etch_node::{Commit, LogWrite, Node, Note, Output};
 
-use super::clock::Clock;
+use super::clock::{Clock, unix_ms};
 use super::inbox::{Caller, Command, Inbox, Outcome};
 use super::mailbox::Mailbox;
 use super::notes;
@@ -29,6 +29,8 @@ pub struct NodeThread {
     pub backend: Sender<Commit>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// When the compaction under way made its first step.
+    pub compacting: Option<Instant>,
     /// The process's clock.
     pub clock: Clock,
     /// The log.
@@ -54,6 +56,7 @@ impl NodeThread {
             let began = Instant::now();
             self.node.turn(&mut out);
             self.count_applied(&mut out, began);
+            self.count_compaction(&out, began);
             let sent = self.hand_out(&mut out, &mut batches);
             if !sent || stopping && self.node.is_settled() {
                 return;
@@ -105,6 +108,23 @@ impl NodeThread {
             if let Some(op) = Op::of(kind) {
                 let took = each * u32::try_from(count).unwrap_or(u32::MAX);
                 self.metrics.ops.applied(op, ok, took, count);
+            }
+        }
+    }
+
+    /// A turn with a step of a compaction is hardly anything else.
+    fn count_compaction(&mut self, out: &Output<Caller>, began: Instant) {
+        for note in &out.notes {
+            match note {
+                Note::CompactionStep(in_index) => {
+                    self.compacting.get_or_insert(began);
+                    self.metrics.compaction_step(*in_index, began.elapsed());
+                }
+                Note::Compacted(_) => {
+                    let first = self.compacting.take().unwrap_or(began);
+                    self.metrics.compacted(first.elapsed(), unix_ms() / 1000);
+                }
+                _ => {}
             }
         }
     }

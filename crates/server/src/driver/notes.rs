@@ -30,6 +30,7 @@ pub fn log(log: &Logger, node: &Node<Caller>, note: &Note) {
         Note::CompactionHashLost(error) => {
             log_warn!(log, "a compaction goes on without its hash", "error" => error);
         }
+        Note::CompactionStep(_) => {}
         Note::Compacted(revision) => {
             log_info!(log, "finished scheduled compaction", "compact-revision" => *revision);
         }

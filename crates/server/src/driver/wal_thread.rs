@@ -58,6 +58,7 @@ impl WalThread {
         let mut bytes = 0;
         let mut snapshot = None;
         let mut next = Some(first);
+        let writing = Instant::now();
         while let Some(write) = next {
             durable = write.sequence;
             bytes += write.batch.entries.iter().map(|e| e.data().len()).sum::<usize>();
@@ -70,7 +71,7 @@ impl WalThread {
         }
         let began = Instant::now();
         self.wal.sync()?;
-        self.metrics.wal_synced(began.elapsed(), bytes);
+        self.metrics.wal_synced(began - writing, began.elapsed(), bytes);
         self.inbox.push(Command::LogWritten(durable));
         if let Some(index) = snapshot {
             self.release(index)?;

@@ -106,19 +106,42 @@ impl Metrics {
     }
 
     /// A batch of entries was written to the log and flushed.
-    pub fn wal_synced(&self, took: Duration, bytes: usize) {
-        self.disk.wal_fsync.observe(took);
+    pub fn wal_synced(&self, writing: Duration, flushing: Duration, bytes: usize) {
+        self.disk.wal_write.observe(writing);
+        self.disk.wal_fsync.observe(flushing);
         self.disk.wal_bytes.add(bytes.try_into().unwrap_or(i64::MAX));
     }
 
     /// The database has committed.
     pub fn backend_committed(&self, took: Duration) {
         self.disk.backend_commit.observe(took);
+        // Pages are merged and split on their way to the file, in no time of their own.
+        self.disk.backend_rebalance.observe(Duration::ZERO);
+        self.disk.backend_spill.observe(Duration::ZERO);
+        self.disk.backend_write.observe(took);
     }
 
     /// A snapshot file was saved.
-    pub fn snapshot_saved(&self, took: Duration) {
-        self.disk.snap_save.observe(took);
+    pub fn snapshot_saved(&self, encoding: Duration, writing: Duration) {
+        self.disk.snap_marshal.observe(encoding);
+        self.disk.snap_fsync.observe(writing);
+        self.disk.snap_save.observe(encoding + writing);
+    }
+
+    /// A step of a compaction was made, in the index or in the database.
+    pub fn compaction_step(&self, in_index: bool, took: Duration) {
+        let steps = if in_index {
+            &self.mvcc.index_compaction_pause
+        } else {
+            &self.mvcc.db_compaction_pause
+        };
+        steps.observe(took);
+    }
+
+    /// A compaction is complete, so long after its first step.
+    pub fn compacted(&self, took: Duration, unix_s: u64) {
+        self.mvcc.db_compaction_total.observe(took);
+        self.mvcc.db_compaction_last.set_size(unix_s);
     }
 }
 

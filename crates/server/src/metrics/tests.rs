@@ -97,7 +97,7 @@ fn what_dashboards_read_is_exact() {
     metrics.add_source(|metrics| metrics.mvcc.keys.set(42));
     metrics.mvcc.puts.add(2);
     metrics.server.quota_bytes.set(2 << 30);
-    metrics.wal_synced(Duration::from_millis(3), 480);
+    metrics.wal_synced(Duration::from_millis(1), Duration::from_millis(3), 480);
     let text = page(&metrics);
     for line in [
         "etcd_mvcc_put_total 2",

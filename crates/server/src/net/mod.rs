@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::internal::RequestKind;
+use etch_api::pb::etcdserverpb::LeaseGrantResponse;
 use etch_rpc::{
     CallInfo, Handler, LocalFuture, MessageBuf, MessageStream, Payload, Peer, PlainBody, Reply,
     Route, Stats, Status, StreamSender,
@@ -22,11 +23,13 @@ use etch_state::auth::{Held, View};
 use etch_state::mvcc::RangeReply;
 use etch_state::watch::Doorbell;
 use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::auth::claim::Claim;
 use crate::driver::inbox::{Caller, Command, Outcome};
 use crate::member::Member;
+use crate::services::lazy::{LargeAnswers, ROOT_AGE};
 use crate::services::methods::{self, Method};
 use crate::services::{self, status};
 use port::Offer;
@@ -77,6 +80,8 @@ pub struct Net {
     permissions: RefCell<Held>,
     /// Calls of this turn by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
+    /// Large answers that are under way.
+    pub large_answers: LargeAnswers,
     /// Told of when there has been no leader for long.
     leaderless: Notify,
 }
@@ -108,6 +113,7 @@ impl Net {
             rpc,
             permissions: RefCell::default(),
             versions: RefCell::default(),
+            large_answers: LargeAnswers::default(),
             leaderless: Notify::new(),
         })
     }
@@ -183,9 +189,19 @@ impl Net {
                 let payload = buffer.end();
                 drop(buffer);
                 self.handled(method, began_ms, etch_rpc::Code::Ok);
+                if method == Method::LeaseGrant {
+                    self.granted(&done.body);
+                }
                 reply.ok(payload);
             }
             Err(error) => self.fail(method, began_ms, reply, status(error)),
+        }
+    }
+
+    /// Counts the time to live of a lease.
+    fn granted(&self, body: &Bytes) {
+        if let Ok(granted) = LeaseGrantResponse::decode(body.clone()) {
+            self.member.metrics.lease.ttl.record(u64::try_from(granted.ttl).unwrap_or(0));
         }
     }
 
@@ -252,6 +268,14 @@ impl Net {
     /// Returns when there has been no leader for too long.
     pub async fn leader_lost(&self) {
         self.leaderless.notified().await;
+    }
+
+    /// Sees to it that no large answer holds a root of the B+tree for long, for as long as the thread runs.
+    pub async fn let_go_of_roots(&self) {
+        loop {
+            tokio::time::sleep(ROOT_AGE).await;
+            self.large_answers.let_go(&self.member.store);
+        }
     }
 
     /// Looks for the leader once an election timeout, for as long as the thread runs.

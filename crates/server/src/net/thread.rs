@@ -63,6 +63,8 @@ impl NetThread {
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
         let watched = Rc::clone(&net);
         let watch = tokio::task::spawn_local(async move { watched.watch_leader().await });
+        let answers = Rc::clone(&net);
+        let let_go = tokio::task::spawn_local(async move { answers.let_go_of_roots().await });
         let limits = Rc::new(self.limits);
         let mut connections = JoinSet::new();
         let mut stop = self.stop.clone();
@@ -83,6 +85,7 @@ impl NetThread {
         }
         while connections.join_next().await.is_some() {}
         watch.abort();
+        let_go.abort();
         mail.abort();
     }
 }

@@ -2,6 +2,7 @@
 //! here and go through the log as the client's own bytes. Not here: what they do (`etch_state`).
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use etch_api::Error;
@@ -11,13 +12,12 @@ use etch_api::pb::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 use etch_api::wire;
-use etch_rpc::{
-    CallInfo, Code, MessageStream, Payload, PayloadSource, Reply, Status, StreamSender,
-};
+use etch_rpc::{CallInfo, Code, MessageStream, Payload, Reply, Status, StreamSender};
 use etch_state::auth::{View, Who};
-use etch_state::mvcc::{Chunk, RangeReply};
+use etch_state::mvcc::Chunk;
 use etch_state::{quota, txn};
 
+use super::lazy::LazyRange;
 use super::methods::Method;
 use super::{broken, decode, decode_streamed, internal, read_status, status};
 use crate::auth::claim::Claim;
@@ -49,12 +49,14 @@ pub fn range(net: &Rc<Net>, began_ms: u64, claim: Claim, message: Bytes, reply: 
 }
 
 fn answer_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, request: &RangeRequest, reply: Reply) {
+    let began = Instant::now();
     let found = guarded(
         net,
         claim,
         |view, who| view.check_range(who, request),
         || net.member.store.range(request).map_err(|error| read_status(&error)),
     );
+    net.member.metrics.ops.ranged(found.is_ok(), began.elapsed());
     let found = match found {
         Ok(found) => found,
         Err(status) => return net.fail(Method::Range, began_ms, reply, status),
@@ -83,50 +85,6 @@ fn guarded<T>(
     let found = read();
     claim.still(net).map_err(status)?;
     found
-}
-
-/// A large answer: its header, then the keys and values as the client's window opens.
-struct LazyRange {
-    header: Bytes,
-    total: usize,
-    range: RangeReply,
-    buffer: BytesMut,
-    ended: bool,
-}
-
-impl LazyRange {
-    fn new(net: &Net, range: RangeReply) -> Self {
-        let mut header = BytesMut::new();
-        net.member.header.encode(range.revision, net.member.view.term(), &mut header, 1);
-        let total = header.len() + range.encoded_len();
-        Self { header: header.freeze(), total, range, buffer: BytesMut::new(), ended: false }
-    }
-}
-
-impl PayloadSource for LazyRange {
-    fn total_len(&self) -> usize {
-        self.total
-    }
-
-    fn next(&mut self, max: usize) -> Option<Result<Bytes, Status>> {
-        if !self.header.is_empty() {
-            return Some(Ok(std::mem::take(&mut self.header)));
-        }
-        if self.ended {
-            return None;
-        }
-        match self.range.fill(&mut self.buffer, max.max(1)) {
-            Ok(more) => {
-                self.ended = !more;
-                let piece = self.buffer.split().freeze();
-                if piece.is_empty() { None } else { Some(Ok(piece)) }
-            }
-            Err(error) => {
-                self.ended = true;
-                Some(Err(internal(&error)))
-            }
-        }
-    }
 }
 
 /// `Put`.
@@ -247,6 +205,7 @@ async fn stream_chunks(
             "cardinality violation: received no request message from non-server-streaming RPC",
         ));
     };
+    net.member.metrics.grpc.received(Method::RangeStream, 1);
     let request: RangeRequest = decode_streamed(&message)?;
     txn::check_range_stream(&request).map_err(|refused| match refused {
         txn::StreamRefusal::Request(error) => status(error),
@@ -262,6 +221,7 @@ async fn stream_chunks(
         // All chunks are of one revision; a caller whose permissions change gets no more of it.
         claim.still(net).map_err(status)?;
         sender.send(framed(net, chunk).map_err(|error| internal(&error))?).await?;
+        net.member.metrics.grpc.sent(Method::RangeStream, 1);
     }
     claim.still(net).map_err(status)
 }

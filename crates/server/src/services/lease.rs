@@ -111,7 +111,9 @@ async fn keep_alives(
     messages: &mut MessageStream,
     sender: &StreamSender,
 ) -> Result<(), Status> {
+    let counts = &net.member.metrics.grpc;
     while let Some(message) = messages.next().await? {
+        counts.received(Method::LeaseKeepAlive, 1);
         let request: pb::LeaseKeepAliveRequest = decode_streamed(&message)?;
         let claim = Claim::of(net, call);
         let lessor = &net.member.lessor;
@@ -124,6 +126,7 @@ async fn keep_alives(
         let mut out = BytesMut::new();
         net.member.encode(&done, &mut out);
         sender.send(out.freeze()).await?;
+        counts.sent(Method::LeaseKeepAlive, 1);
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! `etcdserverpb.Maintenance`. Not here: hashing and the file itself (`etch_state`, `etch_disk`).
+//! `etcdserverpb.Maintenance`. Not here: snapshots (`snapshot`), hashing and the file itself (`etch_state`, `etch_disk`).
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::etcdserverpb as pb;
@@ -12,13 +12,12 @@ use etch_api::pb::etcdserverpb::alarm_request::AlarmAction;
 use etch_api::pb::etcdserverpb::downgrade_request::DowngradeAction;
 use etch_api::pb::membershippb::DowngradeInfoSetRequest;
 use etch_disk::backend::Backend;
-use etch_rpc::{CallInfo, Code, MessageStream, Status, StreamSender};
+use etch_rpc::{Code, Status};
 use etch_state::Reply;
 use etch_state::version::{ETCD, Version};
 use prost::Message as _;
-use sha2::{Digest, Sha256};
 
-use super::{decode, decode_streamed, internal, read_status, status};
+use super::{decode, internal, read_status, status};
 use crate::auth::claim::Claim;
 use crate::driver::inbox::Command;
 use crate::log_info;
@@ -93,11 +92,16 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     // Deletes that wait make room first.
     net.member.commit_everything().await.map_err(status)?;
     let backend = Arc::clone(&net.member.backend);
+    let (began, disk) = (Instant::now(), &net.member.metrics.disk);
+    disk.defrag_inflight.add(1);
     let shrunk = tokio::task::spawn_blocking(move || {
         while backend.shrink(SHRINK_PAGES)?.more {}
         Ok(())
     });
-    match shrunk.await {
+    let shrunk = shrunk.await;
+    disk.defrag_inflight.add(-1);
+    disk.backend_defrag.observe(began.elapsed());
+    match shrunk {
         Ok(Ok(())) => {
             log_info!(net.member.log, "finished defragment");
             Ok(Bytes::new())
@@ -111,7 +115,9 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
 pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
     net.member.commit_everything().await.map_err(status)?;
     let store = Arc::clone(&net.member.store);
+    let began = Instant::now();
     let hashed = tokio::task::spawn_blocking(move || store.hash()).await;
+    net.member.metrics.mvcc.hash.observe(began.elapsed());
     let hashed = hashed.map_err(|_| status(Error::Stopped))?;
     let (hash, revision) = hashed.map_err(|e| internal(&e))?;
     let body = pb::HashResponse { header: None, hash }.encode_to_vec().into();
@@ -122,7 +128,9 @@ pub async fn hash(net: &Rc<Net>) -> Result<Reply, Status> {
 pub async fn hash_kv(net: &Rc<Net>, message: Bytes) -> Result<Reply, Status> {
     let request: pb::HashKvRequest = decode(&message)?;
     let store = Arc::clone(&net.member.store);
+    let began = Instant::now();
     let hashed = tokio::task::spawn_blocking(move || store.hash_kv(request.revision)).await;
+    net.member.metrics.mvcc.hash_rev.observe(began.elapsed());
     let hashed = hashed.map_err(|_| status(Error::Stopped))?;
     let hashed = hashed.map_err(|error| read_status(&error))?;
     let response = pb::HashKvResponse {
@@ -199,64 +207,4 @@ async fn set_downgrade(net: &Rc<Net>, enabled: bool, ver: String) -> Result<(), 
 fn cluster_version(text: &str) -> Result<Version, Error> {
     let parsed = text.parse().or_else(|()| format!("{text}.0").parse());
     parsed.map(Version::cluster).map_err(|()| Error::WrongDowngradeVersionFormat)
-}
-
-/// Bytes in one message of a snapshot.
-const BLOB: usize = 32 << 10;
-
-/// `Snapshot`: the file at one root, then its SHA-256.
-pub async fn snapshot(
-    net: Rc<Net>,
-    call: &CallInfo,
-    mut messages: MessageStream,
-    sender: StreamSender,
-) -> Status {
-    match send_snapshot(&net, call, &mut messages, &sender).await {
-        Ok(()) => Status::OK,
-        Err(status) => status,
-    }
-}
-
-async fn send_snapshot(
-    net: &Rc<Net>,
-    call: &CallInfo,
-    messages: &mut MessageStream,
-    sender: &StreamSender,
-) -> Result<(), Status> {
-    let no_request = || Status::new(Code::Internal, "no request");
-    let message = messages.next().await?.ok_or_else(no_request)?;
-    decode_streamed::<pb::SnapshotRequest>(&message)?;
-    Claim::of(net, call).require_admin(net).map_err(status)?;
-    // What is acknowledged is in the snapshot: it is committed to the file first.
-    net.member.commit_everything().await.map_err(status)?;
-    let version =
-        net.member.members().storage_version().map_or_else(String::new, |v| v.to_string());
-    let file = net.member.backend.snapshot();
-    let total = file.size();
-    log_info!(net.member.log, "sending database snapshot to client", "total-bytes" => total);
-    let mut sum = Sha256::new();
-    let mut sent = 0;
-    while sent < total {
-        let mut blob = BytesMut::zeroed(BLOB);
-        let read = file.read_at(sent, &mut blob);
-        blob.truncate(read);
-        if blob.is_empty() {
-            return Err(Status::new(Code::Internal, "the snapshot ended early"));
-        }
-        sent += blob.len() as u64;
-        sum.update(&blob);
-        sender.send(piece(total - sent, blob.freeze(), &version)).await?;
-        // Reading pages may wait for the disk: others get their turn between two pieces.
-        tokio::task::yield_now().await;
-    }
-    let digest = Bytes::copy_from_slice(&sum.finalize());
-    sender.send(piece(0, digest, &version)).await?;
-    log_info!(net.member.log, "successfully sent database snapshot to client", "total-bytes" => total);
-    Ok(())
-}
-
-fn piece(remaining_bytes: u64, blob: Bytes, version: &str) -> Bytes {
-    let response =
-        pb::SnapshotResponse { header: None, remaining_bytes, blob, version: version.to_owned() };
-    response.encode_to_vec().into()
 }

@@ -5,9 +5,11 @@ pub mod auth;
 pub mod cluster;
 pub mod health;
 pub mod kv;
+pub mod lazy;
 pub mod lease;
 pub mod maintenance;
 pub mod methods;
+pub mod snapshot;
 pub mod watch;
 
 use std::rc::Rc;
@@ -243,7 +245,7 @@ async fn serve(
         Method::Watch => watch::watch(net, call, messages, sender).await,
         Method::LeaseKeepAlive => lease::keep_alive(net, call, messages, sender).await,
         Method::RangeStream => kv::range_stream(net, call, messages, sender).await,
-        Method::Snapshot => maintenance::snapshot(net, call, messages, sender).await,
+        Method::Snapshot => snapshot::snapshot(net, call, messages, sender).await,
         Method::HealthWatch => health::watch(messages, sender).await,
         other => unreachable!("{other:?} is not a stream"),
     }

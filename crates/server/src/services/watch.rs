@@ -3,7 +3,7 @@
 //! (`etch_state::watch`).
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use etch_api::pb::etcdserverpb::WatchRequest;
@@ -14,7 +14,9 @@ use etch_state::watch::{OutMessage, StreamConfig, StreamState};
 use tokio::sync::Notify;
 
 use super::decode_streamed;
+use super::methods::Method;
 use crate::auth::claim::Claim;
+use crate::metrics::Metrics;
 use crate::net::Net;
 
 /// Bytes of events made ready at a time; between two such steps requests are looked at.
@@ -85,8 +87,11 @@ async fn run(
             .poll(net.member.store.as_ref(), BUDGET, &mut out)
             .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
         if !out.is_empty() {
+            let sent = Sent::of(&out);
+            let began = Instant::now();
             let payloads: Vec<Payload> = out.drain(..).map(|m| payload(net, &m)).collect();
             sender.send_batch(payloads).await?;
+            sent.count(&net.member.metrics, began.elapsed());
         }
         let reads = open && state.backlog() < BACKLOG;
         if more {
@@ -111,6 +116,45 @@ async fn run(
     }
 }
 
+/// What a batch of messages consists of, for the metrics.
+struct Sent {
+    events: u32,
+    with_events: u32,
+    controls: u32,
+    notices: u32,
+}
+
+impl Sent {
+    fn of(messages: &[OutMessage]) -> Self {
+        let mut sent = Self { events: 0, with_events: 0, controls: 0, notices: 0 };
+        for message in messages {
+            match message.pieces().len() {
+                0 if message.created || message.canceled => sent.controls += 1,
+                0 => sent.notices += 1,
+                events => {
+                    sent.with_events += 1;
+                    sent.events += u32::try_from(events).unwrap_or(u32::MAX);
+                }
+            }
+        }
+        sent
+    }
+
+    /// The time of a batch is shared out among its messages.
+    fn count(&self, metrics: &Metrics, took: Duration) {
+        let messages = self.with_events + self.controls + self.notices;
+        let each = took / messages.max(1);
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let to = &metrics.mvcc;
+        metrics.grpc.sent(Method::Watch, messages.into());
+        to.watch_send.record_many(nanos(each), self.with_events.into());
+        to.watch_control.record_many(nanos(each), self.controls.into());
+        to.watch_progress.record_many(nanos(each), self.notices.into());
+        let per_event = each * self.with_events / self.events.max(1);
+        to.watch_send_event.record_many(nanos(per_event), self.with_events.into());
+    }
+}
+
 async fn sleep(patience_ms: Option<u64>) {
     match patience_ms {
         Some(ms) => tokio::time::sleep(Duration::from_millis(ms.max(1))).await,
@@ -126,6 +170,7 @@ fn handle(
     message: Option<Bytes>,
 ) -> Result<bool, Status> {
     let Some(message) = message else { return Ok(false) };
+    net.member.metrics.grpc.received(Method::Watch, 1);
     let request: WatchRequest = decode_streamed(&message)?;
     let store = net.member.store.as_ref();
     match request.request_union {

@@ -205,6 +205,7 @@ fn a_new_leader_spreads_what_would_end_together() {
         total += ended.len();
         for id in ended {
             lessor.revoke(id, &mut Batch::new()).unwrap();
+            lessor.published();
         }
     }
     assert_eq!(total, 4000);
@@ -336,6 +337,7 @@ fn look(lessor: &Lessor, model: &mut BTreeMap<i64, Known>, now: u64, dice: &mut 
         known.named = Some(now);
         if dice.below(2) == 0 {
             lessor.revoke(id, &mut Batch::new()).unwrap();
+            lessor.published();
             model.remove(&id);
         }
     }

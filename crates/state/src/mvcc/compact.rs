@@ -89,6 +89,11 @@ impl Writer {
         !self.state.jobs.is_empty()
     }
 
+    /// Whether the next step is one in the index.
+    pub fn compacts_index(&self) -> bool {
+        self.state.jobs.front().is_some_and(|job| matches!(job.phase, Phase::Index(_)))
+    }
+
     /// Does a step of the oldest compaction: at most `limit` keys of the index, or as many stored changes read for
     /// the hash, or as many deletes. Compactions that came while one was under way follow it.
     ///

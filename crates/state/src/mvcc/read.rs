@@ -340,7 +340,11 @@ impl Store {
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
         self.stats().ranges.add(1);
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
-        self.retry(request.revision, |view, at| self.reply(view, request, &range, at, true))
+        self.retry(request.revision, |view, at| {
+            let mut reply = self.reply(view, request, &range, at, true)?;
+            reply.at = at;
+            Ok(reply)
+        })
     }
 
     /// Runs a read at a revision of the published store. Where a compaction overtakes it, it runs again if it

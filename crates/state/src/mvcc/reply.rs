@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use etch_api::wire;
 
+use super::store::Store;
 use super::tree::{Tree, corrupt};
 use super::{Event, Revision};
 
@@ -68,6 +69,8 @@ pub struct RangeReply {
     pub more: bool,
     /// How many keys are in the answer.
     pub kvs: usize,
+    /// The revision that is read.
+    pub(super) at: i64,
     len: usize,
     filled: usize,
     body: Body,
@@ -106,7 +109,7 @@ impl RangeReply {
         let len = kvs_len
             + wire::field_varint_len(MORE, u64::from(more))
             + wire::field_varint_len(COUNT, count as u64);
-        Self { revision, count, more, kvs, len, filled: 0, body }
+        Self { revision, count, more, kvs, at: revision, len, filled: 0, body }
     }
 
     /// Length of the whole body: the encoded `RangeResponse` without its header.
@@ -172,8 +175,25 @@ impl RangeReply {
         Ok(out.freeze())
     }
 
-    /// Copies what is still to be sent, and lets go of the B+tree's root: for readers so slow that the root
-    /// would keep its pages from being used again.
+    /// Goes on from the B+tree's newest root, which has whatever is still to be sent, and lets go of the one
+    /// that it was read from: for readers so slow that that one would keep its pages from being used again.
+    /// False, and nothing has changed, if a compaction has overtaken the answer.
+    pub fn renew(&mut self, store: &Store) -> bool {
+        let tree = match &mut self.body {
+            Body::Items(Items { tree: Some(tree), .. }) | Body::Tree(tree, _) => tree,
+            _ => return true,
+        };
+        let newest = Tree::new(store.backend().snapshot());
+        // Asked after the root was taken: whatever may be missing there is known to be compacted.
+        if self.at < store.compact_revision() {
+            return false;
+        }
+        *tree = newest;
+        true
+    }
+
+    /// Copies what is still to be sent, and lets go of the B+tree's root: where [`renew`](Self::renew) does
+    /// not help.
     pub fn detach(&mut self) -> io::Result<()> {
         let rest = self.remaining().saturating_sub(self.trailer_len());
         let copied = match &mut self.body {

@@ -13,6 +13,8 @@ use prost::Message;
 use super::testing::{Chance, World};
 use super::{Budget, Event, EventKind, HashKv, ReadError, Revision, Step};
 
+mod slow;
+
 /// One change in the model.
 #[derive(Clone, Debug)]
 struct Change {
@@ -290,7 +292,7 @@ impl Run {
         let len = reply.encoded_len();
         let mut out = BytesMut::new();
         let piece = 1 + self.chance.below(60) as usize;
-        let detach = self.chance.one_in(5);
+        let slow = self.chance.below(5);
         loop {
             let before = out.len();
             let more = reply.fill(&mut out, piece).unwrap();
@@ -298,8 +300,10 @@ impl Run {
             if !more {
                 break;
             }
-            if detach {
-                reply.detach().unwrap();
+            match slow {
+                0 => reply.detach().unwrap(),
+                1 => assert!(reply.renew(&self.world.store)),
+                _ => {}
             }
         }
         assert_eq!(out.len(), len, "{request:?}");
