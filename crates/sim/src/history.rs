@@ -175,4 +175,9 @@ pub struct History {
     pub log: Vec<LogEntry>,
     /// When the faults ended and the world healed, by the history's clock; from here on liveness is due.
     pub healed_ns: Option<u64>,
+    /// By how much members' clocks jumped ahead of the history's, all jumps together: so much earlier a lease
+    /// may end.
+    pub clock_ahead_ns: u64,
+    /// When members' processes started, by time. A member of several may come back behind what it had shown.
+    pub starts: Vec<(u64, u64)>,
 }

@@ -14,6 +14,8 @@ pub struct Evidence<'a> {
     unasked: Vec<(u64, usize)>,
     /// The step of each operation that was found in the log.
     pub placed: Vec<Option<usize>>,
+    /// Whether one member answered everything: what it answers from its own state is never old.
+    pub is_alone: bool,
 }
 
 /// The revision in an answer's header.
@@ -74,7 +76,9 @@ impl<'a> Evidence<'a> {
             }
         }
         let placed = vec![None; history.operations.len()];
-        let mut evidence = Self { replay, known, unasked: Vec::new(), placed };
+        let first = history.operations.first().map(|op| op.member);
+        let is_alone = history.operations.iter().all(|op| Some(op.member) == first);
+        let mut evidence = Self { replay, known, unasked: Vec::new(), placed, is_alone };
         evidence.settle();
         evidence
     }

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, shown_by};
 use super::refusal::Window;
 use super::{Report, Rule, show};
 use crate::history::{History, Operation, Outcome, Request, Response};
 use crate::model::replay::{Life, Replay};
 
 /// A member counts in milliseconds, and reads its clock once a turn.
-const SLACK_NS: u64 = 50_000_000;
+pub const SLACK_NS: u64 = 50_000_000;
 /// So much longer than its TTL a lease may live at the most once the world is healed: a new leader gives every
 /// lease its TTL anew, and spreads those that would end together.
 const LATEST_NS: u64 = 15_000_000_000;
@@ -47,7 +47,7 @@ pub fn check(history: &History, replay: &Replay, evidence: &Evidence<'_>, report
                 let alive = (told.ttl >= 0).then_some(told.granted_ttl);
                 let keys = asked.keys.then_some(&told.keys);
                 shown(op, asked.id, alive, keys, replay, evidence, report);
-                if told.ttl > told.granted_ttl {
+                if told.ttl > told.granted_ttl.saturating_add((LATEST_NS / SECOND) as i64) {
                     let what = show::operation(op);
                     let (ttl, granted) = (told.ttl, told.granted_ttl);
                     let why = format!("{what}; {ttl} s are left of {granted} s");
@@ -106,7 +106,7 @@ fn early(
         return;
     };
     let due = last + life.ttl as u64 * SECOND;
-    if at + SLACK_NS < due {
+    if at + SLACK_NS + history.clock_ahead_ns < due {
         let (at, last) = (show::time(at), show::time(last));
         let index = replay.steps[ended].index;
         report.broken(
@@ -152,7 +152,11 @@ fn shown(
     evidence: &Evidence<'_>,
     report: &mut Report,
 ) {
-    let window = Window::of(op, evidence);
+    let mut window = Window::of(op, evidence);
+    if !evidence.is_alone {
+        // Another member than the leader may have answered, from a state that is old.
+        window.from = shown_by(op).and_then(|revision| replay.maker_of(revision));
+    }
     let none = Vec::new();
     let lives = replay.leases.get(&id).unwrap_or(&none);
     let what = || show::operation(op);

@@ -1,8 +1,8 @@
 //! What members say of themselves: their revision never falls, they hold the log's keys, and their hashes are
 //! those of the log. Not here: answers to single requests.
 //!
-//! That a member's revision never falls holds over restarts as well: it answers only once it has applied what it
-//! had applied before. Where a member of several comes back behind, its driver gives it a new name.
+//! That a member's revision never falls holds over restarts as well where it is alone: it answers only once it has
+//! applied what it had applied before. One of several may come back behind, and catch up.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,33 @@ use crate::history::{History, Observation, Outcome, Response};
 use crate::model::replay::Replay;
 use etch_api::KeyRange;
 
+/// A life of a member: its id, and how often it has started. One that is alone has one life.
+type Life = (u64, usize);
+
 /// What a member showed of itself at some time: `(from, to, revision)`.
 type Shown = (u64, u64, i64);
 
+/// The life of a member at a time.
+fn life(history: &History, member: u64, at: u64) -> Life {
+    let of = |start: &&(u64, u64)| start.0 == member && start.1 <= at;
+    let alone = history.starts.iter().all(|(other, _)| *other == member);
+    (member, if alone { 0 } else { history.starts.iter().filter(of).count() })
+}
+
 /// The revision that a member shows never falls from one answer to the next.
 pub fn monotone(history: &History, report: &mut Report) {
-    let mut by_member: BTreeMap<u64, Vec<Shown>> = BTreeMap::new();
+    let mut by_life: BTreeMap<Life, Vec<Shown>> = BTreeMap::new();
     for op in &history.operations {
         if let Some(revision) = shown_by(op) {
-            by_member.entry(op.member).or_default().push((op.sent_ns, op.ended_ns, revision));
+            let life = life(history, op.member, op.ended_ns);
+            by_life.entry(life).or_default().push((op.sent_ns, op.ended_ns, revision));
         }
     }
     for seen in &history.observations {
         let shown = (seen.at_ns, seen.at_ns, seen.revision);
-        by_member.entry(seen.member).or_default().push(shown);
+        by_life.entry(life(history, seen.member, seen.at_ns)).or_default().push(shown);
     }
-    for (member, mut shown) in by_member {
+    for ((member, _), mut shown) in by_life {
         let mut ended: Vec<_> = shown.iter().map(|&(_, end, revision)| (end, revision)).collect();
         ended.sort_unstable();
         shown.sort_unstable();
@@ -52,22 +63,24 @@ pub fn monotone(history: &History, report: &mut Report) {
                 break;
             }
         }
-        compactions_monotone(member, history, report);
     }
+    compactions_monotone(history, report);
 }
 
-fn compactions_monotone(member: u64, history: &History, report: &mut Report) {
-    let mut last = i64::MIN;
-    for seen in history.observations.iter().filter(|seen| seen.member == member) {
-        if seen.compact_revision < last {
+fn compactions_monotone(history: &History, report: &mut Report) {
+    let mut highest: BTreeMap<Life, i64> = BTreeMap::new();
+    for seen in &history.observations {
+        let (member, now) = (seen.member, seen.compact_revision);
+        let life = life(history, member, seen.at_ns);
+        let last = highest.entry(life).or_insert(now);
+        if now < *last {
             let at = show::time(seen.at_ns);
-            let now = seen.compact_revision;
             report.broken(
                 Rule::RevisionFell,
                 format!("member {member:x} was compacted to {last}, and at {at} to {now}"),
             );
         }
-        last = last.max(seen.compact_revision);
+        *last = now.max(*last);
     }
 }
 

@@ -17,30 +17,36 @@ struct Asked {
     revisions: Vec<i64>,
 }
 
-fn asked(request: &Request) -> Option<Asked> {
+fn asked(request: &Request, outcome: &Outcome) -> Option<Asked> {
     match request {
         Request::Range(range) => {
             Some(Asked { serializable: range.serializable, revisions: vec![range.revision] })
         }
         Request::Txn(txn) if is_read_only(txn) => {
-            let revisions = ranges(txn).map(|range| range.revision).collect();
+            let ran = match outcome {
+                Outcome::Ok(Response::Txn(told)) if told.succeeded => &[&txn.success][..],
+                Outcome::Ok(Response::Txn(_)) => &[&txn.failure],
+                _ => &[&txn.success, &txn.failure],
+            };
+            let ops = ran.iter().flat_map(|ops| ops.iter());
+            let revisions = ops.filter_map(range).map(|range| range.revision).collect();
             Some(Asked { serializable: is_serializable(txn), revisions })
         }
         _ => None,
     }
 }
 
-fn ranges(txn: &pb::TxnRequest) -> impl Iterator<Item = &pb::RangeRequest> {
-    txn.success.iter().chain(&txn.failure).filter_map(|op| match &op.request {
+fn range(op: &pb::RequestOp) -> Option<&pb::RangeRequest> {
+    match &op.request {
         Some(pb::request_op::Request::RequestRange(range)) => Some(range),
         _ => None,
-    })
+    }
 }
 
 /// Judges all reads of keys.
 pub fn check(history: &History, replay: &Replay, evidence: &Evidence<'_>, report: &mut Report) {
     for op in &history.operations {
-        let Some(asked) = asked(&op.request) else { continue };
+        let Some(asked) = asked(&op.request, &op.outcome) else { continue };
         match &op.outcome {
             Outcome::Ok(_) => answered(op, &asked, replay, evidence, report),
             Outcome::Refused(why) => refused(op, &asked, why, replay, evidence, report),

@@ -364,7 +364,8 @@ fn forks(history: &History) -> Vec<Fork> {
         if let Request::LeaseGrant(grant) = &op.request {
             let span = u64::try_from(grant.ttl).unwrap_or(0).saturating_mul(1_000_000_000);
             let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: grant.id });
-            let sent = op.sent_ns.saturating_add(span);
+            let early = history.clock_ahead_ns + super::lease::SLACK_NS;
+            let sent = op.sent_ns.saturating_add(span).saturating_sub(early).max(op.sent_ns);
             forks.push(Fork { request, sent, made: None });
         }
     }

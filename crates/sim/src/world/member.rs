@@ -195,6 +195,7 @@ impl World {
             return;
         }
         self.stats.count("starts");
+        self.history.starts.push((m.row.id, self.now));
         let door: Arc<dyn Disk> = Arc::new(m.disk.clone());
         match self.recovery(member).open(&door) {
             Ok(recovered) => self.run_process(member, recovered, door),

@@ -94,7 +94,9 @@ impl World {
                 true
             }
             Kind::ClockJump => {
-                m.clock_ahead_ms += rng.pick(&[10, 500, 3000]);
+                let jump = rng.pick(&[10, 500, 3000]);
+                m.clock_ahead_ms += jump;
+                self.history.clock_ahead_ns += jump * MS;
                 true
             }
             Kind::BitFlip if runs => self.flip(member, &mut rng),
