@@ -214,7 +214,7 @@ impl Params {
                     min_ttl: (election_ms as i64 * 3 / 2).div_euclid(1000) + 1,
                     checkpoint_interval_ms: rng.weighted(&[(None, 70), (Some(1000), 30)]),
                     retry_ms: rng.pick(&[300, 3000]),
-                    revoke_rate: rng.pick(&[10, 1000]),
+                    revoke_rate: 1000,
                 },
                 persist_checkpoints: rng.chance(500),
             },

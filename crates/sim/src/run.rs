@@ -7,6 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use crate::history::History;
+use crate::judge;
 use crate::params::Options;
 use crate::stats::Stats;
 use crate::world::World;
@@ -55,14 +56,14 @@ pub fn run(options: &Options) -> Report {
     listen_for_panics();
     LISTENING.with(|l| *l.borrow_mut() = true);
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-        let outcomes = World::new(options.clone()).run();
-        let judged = judge(&outcomes.history);
-        (outcomes, judged)
+        let mut outcomes = World::new(options.clone()).run();
+        let said = judged(&outcomes.history, &mut outcomes.stats);
+        outcomes.violations.extend(said);
+        outcomes
     }));
     LISTENING.with(|l| *l.borrow_mut() = false);
     match ran {
-        Ok((mut outcomes, judged)) => {
-            outcomes.violations.extend(judged);
+        Ok(mut outcomes) => {
             outcomes.stats.worlds = 1;
             Report {
                 options: options.clone(),
@@ -89,8 +90,22 @@ pub fn run(options: &Options) -> Report {
     }
 }
 
-fn judge(_history: &History) -> Vec<String> {
-    Vec::new()
+/// What the judges say, and what they had to look at.
+fn judged(history: &History, stats: &mut Stats) -> Vec<String> {
+    match judge::check(history) {
+        Ok(checked) => {
+            stats.add("judged: writes in the log", checked.writes as u64);
+            stats.add("judged: reads", checked.reads as u64);
+            stats.add("judged: watches", checked.watches as u64);
+            stats.add("judged: events", checked.events as u64);
+            stats.add("judged: leases", checked.leases as u64);
+            stats.add("judged: hashes", checked.hashes as u64);
+            stats.add("judged: unknown writes done", checked.unknown_done as u64);
+            stats.add("judged: searches given up", u64::from(checked.undecided));
+            Vec::new()
+        }
+        Err(violations) => violations.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// A number that stands for everything in a history: equal histories have equal ones.

@@ -25,7 +25,7 @@ use crate::history::{History, Operation, Outcome, Request, Response};
 use crate::model::{Mark, Model, is_read_only, is_serializable};
 
 /// More steps than this, and the search gives up.
-const STEPS_MAX: usize = 300_000;
+const STEPS_MAX: usize = 30_000;
 
 /// An operation that may have happened.
 struct Fork {

@@ -137,7 +137,9 @@ impl World {
         }
         match self.probe.written {
             None => {
-                let put = pb::PutRequest { key, value: "alive".into(), ..Default::default() };
+                // No value is put twice, nor this one if its outcome is not known.
+                let value = format!("alive at {}", self.now).into();
+                let put = pb::PutRequest { key, value, ..Default::default() };
                 self.ask(client, leader, Request::Put(put));
                 Some("no write has passed".into())
             }

@@ -72,6 +72,8 @@ enum Event {
     Poll { stream: usize },
     /// A message on a stream arrives at the client.
     Downstream { stream: usize, message: Box<pb::WatchResponse> },
+    /// The client reads again.
+    Read { stream: usize },
     /// The member hears that a message was read.
     Window { stream: usize },
     /// A stream is gone, and its client hears of it.
@@ -270,7 +272,8 @@ impl World {
             Event::Watcher { watcher } => self.watcher_acts(watcher),
             Event::Upstream { stream, message } => self.upstream(stream, *message),
             Event::Poll { stream } => self.poll(stream),
-            Event::Downstream { stream, message } => self.downstream(stream, message),
+            Event::Downstream { stream, message } => self.downstream(stream, *message),
+            Event::Read { stream } => self.read_arrived(stream),
             Event::Window { stream } => self.window(stream),
             Event::StreamLost { stream } => self.stream_lost(stream),
             Event::Fault { number } => self.fault(number),

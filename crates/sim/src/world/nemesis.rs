@@ -86,7 +86,7 @@ impl World {
                 true
             }
             Kind::Pause if runs => {
-                m.paused_until = self.now + lasts;
+                m.paused_until = m.paused_until.max(self.now + lasts);
                 true
             }
             Kind::SlowDisk => {
@@ -212,12 +212,12 @@ impl World {
         self.faults[number].links = links;
     }
 
-    /// No fault any more: what was cut is whole, what was full has room, what stood still goes on.
+    /// No fault any more: what was cut is whole, what was full has room. What stands still goes on when its time
+    /// has come, and not before those who wait for it.
     pub(super) fn end_faults(&mut self) {
         self.network.heal();
         for member in 0..self.members.len() {
             let m = &mut self.members[member];
-            m.paused_until = 0;
             m.disk_slow_until = 0;
             m.is_full = false;
             m.doom = None;

@@ -45,6 +45,8 @@ pub struct Stream {
     /// When the last message of either direction arrives: a connection keeps order.
     up: u64,
     down: u64,
+    /// What has come to the client and was not read yet.
+    arrived: VecDeque<WatchResponse>,
     /// The client does not read before this.
     stalled_until: u64,
     /// Watches that were asked for and not confirmed yet, by their place in the history.
@@ -125,6 +127,7 @@ impl World {
             poll_planned: None,
             up: self.now,
             down: self.now,
+            arrived: VecDeque::new(),
             stalled_until: 0,
             asked: VecDeque::new(),
             by_id: BTreeMap::new(),
@@ -300,20 +303,24 @@ impl World {
     }
 
     /// A message has come to the client, which reads it now, or later.
-    pub(super) fn downstream(&mut self, stream: usize, message: Box<WatchResponse>) {
-        let s = &mut self.streams[stream];
-        if !s.open {
-            return;
-        }
+    pub(super) fn downstream(&mut self, stream: usize, message: WatchResponse) {
+        self.streams[stream].arrived.push_back(message);
+        self.read_arrived(stream);
+    }
+
+    /// The client reads what has come, if it reads at all at present.
+    pub(super) fn read_arrived(&mut self, stream: usize) {
+        let s = &self.streams[stream];
         if s.stalled_until > self.now {
-            // What comes behind it waits behind it: events of one moment keep their order.
-            s.down = s.down.max(s.stalled_until);
-            let at = s.stalled_until;
-            return self.at(at, Event::Downstream { stream, message });
+            return self.at(s.stalled_until, Event::Read { stream });
         }
-        self.read(stream, *message);
-        let delay = self.network.stream_delay();
-        self.after(delay, Event::Window { stream });
+        while self.streams[stream].open
+            && let Some(message) = self.streams[stream].arrived.pop_front()
+        {
+            self.read(stream, message);
+            let delay = self.network.stream_delay();
+            self.after(delay, Event::Window { stream });
+        }
     }
 
     /// The client reads a message, and notes it for the watch, or the watches, that it is for.
@@ -427,8 +434,9 @@ impl World {
 
     /// The readers read again.
     pub(super) fn wake_readers(&mut self) {
-        for stream in &mut self.streams {
-            stream.stalled_until = 0;
+        for stream in 0..self.streams.len() {
+            self.streams[stream].stalled_until = 0;
+            self.after(0, Event::Read { stream });
         }
     }
 
