@@ -197,9 +197,15 @@ impl Params {
             (Profile::Mixed, 25),
         ]);
         let compact_every = rng.weighted(&[(0, 3), (200 * MS, 4), (SECOND, 2), (5 * SECOND, 1)]);
+        let members = options.members.unwrap_or(members);
+        let mut node = node(rng, heartbeat_ms, election_ms);
+        if members > 1 {
+            // A member that is far behind needs the leader's whole log: snapshots are not sent yet.
+            (node.snapshot_count, node.catchup_entries) = (u64::MAX / 2, u64::MAX / 2);
+        }
         Self {
-            members: options.members.unwrap_or(members),
-            node: node(rng, heartbeat_ms, election_ms),
+            members,
+            node,
             wal: wal::Options {
                 segment_bytes: rng.pick(&[8 << 10, 16 << 10, 64 << 10, 256 << 10]),
                 zero_ahead: rng.chance(500),

@@ -303,7 +303,7 @@ impl Process {
                 Ok(ttl) => ttl,
                 Err(RenewError::NotFound) => 0,
                 Err(RenewError::NotPrimary) => {
-                    return Step::Done(Outcome::Refused(text(Error::NoLeader)));
+                    return Step::Done(Outcome::failed(Error::NoLeader.message()));
                 }
                 Err(RenewError::Expired) => {
                     if lessor.wait_revoked(id, self.renewals.waiter(operation)) {

@@ -172,13 +172,12 @@ impl World {
     }
 
     fn recovery(&self, member: usize) -> Recovery {
-        let row = |m: &Member| Row { name: String::new(), ..m.row.clone() };
         let others = self.members.iter().enumerate().filter(|(n, _)| *n != member);
         Recovery {
             wal_dir: WAL_DIR.into(),
             snap_dir: SNAP_DIR.into(),
             new_member: self.members[member].row.clone(),
-            others: others.map(|(_, m)| row(m)).collect(),
+            others: others.map(|(_, m)| m.row.clone()).collect(),
             claimed: None,
             may_create: true,
             force_new_cluster: false,
