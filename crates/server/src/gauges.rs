@@ -39,6 +39,7 @@ fn server(metrics: &Metrics, member: &Member) {
     to.proposals_pending.set_size(view.pending());
     to.proposals_failed.set(view.failed());
     to.quota_bytes.set_size(member.quota.limit());
+    to.auth_revision.set_size(member.auth.revision());
     let alarms = member.alarms().list(AlarmType::None);
     for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
         for row in member.members().iter() {

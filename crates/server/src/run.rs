@@ -362,8 +362,9 @@ impl Parts {
         log: &Logger,
         metrics: &Arc<Metrics>,
     ) -> Result<Member, String> {
-        let guard = Guard::new(config)?;
+        let guard = Guard::new(config, log)?;
         let state = self.node.state();
+        state.auth().tokens().set_ttl(config.auth_token_ttl.saturating_mul(1000));
         let asked = Asked::new(self.identity, self.node.view(), inbox, state);
         Ok(Member {
             site: Site::new(asked, Arc::clone(metrics), log.clone(), Settings::new(config)),

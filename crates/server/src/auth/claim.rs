@@ -2,36 +2,49 @@
 //! them costs one look at a flag. Not here: permissions themselves (`etch_state::auth`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use etch_api::Error;
 use etch_rpc::CallInfo;
-use etch_state::auth::{AuthInfo, View, Who};
+use etch_state::auth::{AuthInfo, SimpleTokens, View, Who};
 
 use super::{TokenKind, fingerprint};
+use crate::driver::clock::unix_ms;
 use crate::log_warn;
 use crate::net::Net;
 
 /// Who calls: a user, nobody, or somebody with a token that is worth nothing.
 #[derive(Clone, Debug)]
-pub struct Claim(Result<Option<AuthInfo>, Error>);
+pub struct Claim {
+    user: Result<Option<AuthInfo>, Error>,
+    /// Whether auth was on when the call was looked at.
+    looked: bool,
+}
 
 impl Claim {
     /// What this call's token says, or, where there is none, its connection's certificate.
     pub fn of(net: &Net, call: &CallInfo) -> Self {
         if !net.member.auth.is_enabled() {
-            return Self(Ok(None));
+            return Self::nobody();
         }
-        Self(identify(net, call))
+        Self { user: identify(net, call), looked: true }
     }
 
     /// A caller who did not say who it is.
     pub fn nobody() -> Self {
-        Self(Ok(None))
+        Self { user: Ok(None), looked: false }
+    }
+
+    /// The same user, by today's permissions: for what goes on after its call was allowed.
+    pub fn renewed(&self, net: &Net) -> Self {
+        let revision = net.member.auth.revision();
+        let user = self.user.clone().map(|user| user.map(|user| AuthInfo { revision, ..user }));
+        Self { user, ..*self }
     }
 
     /// The user, if there is one.
     pub fn user(&self) -> Result<Option<&AuthInfo>, Error> {
-        self.0.as_ref().map(Option::as_ref).map_err(|error| *error)
+        self.user.as_ref().map(Option::as_ref).map_err(|error| *error)
     }
 
     /// For what every user may do: there must be one.
@@ -68,17 +81,46 @@ impl Claim {
             }
             Some(_) => Ok(()),
             // Auth went on in between.
-            None if net.member.auth.is_enabled() => Err(Error::UserEmpty),
+            None if !self.looked && net.member.auth.is_enabled() => Err(Error::UserEmpty),
             None => Ok(()),
         }
     }
 }
 
-fn identify(net: &Net, call: &CallInfo) -> Result<Option<AuthInfo>, Error> {
-    let given = call.metadata("token").or_else(|| call.metadata("authorization"));
-    let Some(given) = given else { return Ok(by_certificate(net, call)) };
+/// The token of a call, if it has one.
+fn token(call: &CallInfo) -> Option<&str> {
+    let given = call.metadata("token").or_else(|| call.metadata("authorization"))?;
     let token = std::str::from_utf8(given).unwrap_or_default();
-    let token = token.strip_prefix("Bearer ").unwrap_or(token);
+    Some(token.strip_prefix("Bearer ").unwrap_or(token))
+}
+
+/// The index of a token that another member gave out and that has not come through here yet. Where we are the
+/// only voter there is none.
+pub fn ahead(net: &Net, call: &CallInfo) -> Option<u64> {
+    let member = &net.member;
+    let simple = matches!(member.guard.tokens, TokenKind::Simple);
+    if !simple || !member.auth.is_enabled() || member.view.is_lone_leader() {
+        return None;
+    }
+    SimpleTokens::waits_for(token(call)?).filter(|index| *index > member.view.applied())
+}
+
+/// How often it is looked whether an index has come through, and how many times.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKS: u32 = 1000;
+
+/// Waits for the index of a token, but not for ever: anybody can write any number behind a dot.
+pub async fn catch_up(net: &Net, index: u64) {
+    for _ in 0..LOOKS {
+        if net.member.view.applied() >= index {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn identify(net: &Net, call: &CallInfo) -> Result<Option<AuthInfo>, Error> {
+    let Some(token) = token(call) else { return Ok(by_certificate(net, call)) };
     match by_token(net, token) {
         Some(user) => Ok(Some(user)),
         None => {
@@ -98,6 +140,13 @@ fn by_token(net: &Net, token: &str) -> Option<AuthInfo> {
             let username = auth.tokens().user(token, net.member.clock.now_ms())?;
             Some(AuthInfo { username, revision })
         }
+        TokenKind::Jwt(jwt) => match net.verified.user(jwt, token, unix_ms() as f64 / 1e3) {
+            Ok(user) => Some(user),
+            Err(why) => {
+                log_warn!(net.member.log, "failed to parse a JWT token", "error" => why);
+                None
+            }
+        },
         TokenKind::None => None,
     }
 }

@@ -3,19 +3,26 @@
 //! (`services::auth`).
 
 pub mod claim;
+pub mod jwt;
+mod keys;
 pub mod password;
 mod throttle;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
+use self::jwt::Jwt;
 use self::password::Passwords;
 use crate::config::Config;
+use crate::log_warn;
+use crate::logging::Logger;
 
 /// What is in a token.
 #[derive(Debug)]
 pub enum TokenKind {
     /// Letters and a number that mean something to this cluster alone.
     Simple,
+    /// A user's name, signed.
+    Jwt(Box<Jwt>),
     /// Tokens are neither given nor taken.
     None,
 }
@@ -36,13 +43,24 @@ const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 const PREFIX: usize = 16;
 
 impl Guard {
-    /// As the flags say.
-    pub fn new(config: &Config) -> Result<Self, String> {
+    /// As the flags say; the files of keys are read here.
+    pub fn new(config: &Config, log: &Logger) -> Result<Self, String> {
+        let options = jwt::options(&config.auth_token)?;
         let tokens = match config.auth_token.split(',').next().unwrap_or_default() {
             "simple" => TokenKind::Simple,
+            "jwt" => {
+                let unknown = jwt::unknown_options(&options);
+                if !unknown.is_empty() {
+                    log_warn!(log, "unknown JWT options", "keys" => unknown.join(","));
+                }
+                TokenKind::Jwt(Box::new(Jwt::open(&options)?))
+            }
             "" => TokenKind::None,
-            _ => return Err("auth: invalid auth options".to_owned()),
+            _ => return Err(jwt::BAD_OPTIONS.to_owned()),
         };
+        if !Passwords::is_cost(config.bcrypt_cost) {
+            log_warn!(log, "use default bcrypt cost instead of the invalid given cost", "given-cost" => config.bcrypt_cost);
+        }
         Ok(Self {
             tokens,
             passwords: Passwords::new(config.bcrypt_cost),

@@ -72,11 +72,14 @@ impl Passwords {
         COSTS.contains(&cost)
     }
 
+    /// Whether bcrypt would look at all of a password.
+    pub fn check_length(password: &str) -> Result<(), PasswordError> {
+        if password.len() > LONGEST { Err(PasswordError::TooLong) } else { Ok(()) }
+    }
+
     /// The hash of a password, as it goes through the log.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
-        if password.len() > LONGEST {
-            return Err(PasswordError::TooLong);
-        }
+        Self::check_length(&password)?;
         let cost = self.cost;
         self.take_turn(move || hash(&password, cost).map(|hash| STANDARD.encode(hash))).await?
     }

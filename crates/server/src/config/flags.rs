@@ -355,12 +355,8 @@ static SECURITY: &[Flag] = &[
 
 static AUTH: &[Flag] = &[
     flag("auth-token", Text(|c| &mut c.auth_token), "'simple' or 'jwt' with its options."),
-    unheeded(
-        "bcrypt-cost",
-        Unsigned(|c| &mut c.bcrypt_cost),
-        "Cost of hashing a password, 4 to 31.",
-    ),
-    unheeded(
+    flag("bcrypt-cost", Unsigned(|c| &mut c.bcrypt_cost), "Cost of hashing a password, 4 to 31."),
+    flag(
         "auth-token-ttl",
         Unsigned(|c| &mut c.auth_token_ttl),
         "Seconds that a token is good for.",

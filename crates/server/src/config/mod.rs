@@ -12,7 +12,7 @@ mod summary;
 mod table;
 pub mod urls;
 mod validate;
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -320,22 +320,17 @@ fn tls_and_tokens_are_refused_rather_than_left_out() {
             assert!(error.contains("does not speak TLS"), "{error}");
         }
     }
-    assert!(refused(&["--auth-token=jwt,pub-key=x"]).contains("no authentication"));
     let found = ["--discovery-token=t", "--discovery-endpoints=http://x:1"];
     assert!(refused(&found).contains("discovery is not part of this release"));
 }
 
 #[test]
 fn flags_without_effect_are_named_in_one_line() {
-    let (_, notes) =
-        run(&["--bcrypt-cost=5", "--memory-mlock", "--max-snapshots=9", "--name=x"], &[]);
+    let (_, notes) = run(&["--memory-mlock", "--max-snapshots=9", "--name=x"], &[]);
     let said: Vec<&Note> =
         notes.iter().filter(|note| note.message.contains("have no effect")).collect();
     assert_eq!(said.len(), 1);
-    assert_eq!(
-        said[0].fields[0].1,
-        serde_json::json!(["--max-snapshots", "--memory-mlock", "--bcrypt-cost"])
-    );
+    assert_eq!(said[0].fields[0].1, serde_json::json!(["--max-snapshots", "--memory-mlock"]));
     assert!(notes.iter().any(|note| note.message.starts_with("--max-snapshots is deprecated")));
     let (_, notes) = run(&["--name=x", "--max-txn-ops=5"], &[]);
     assert!(!notes.iter().any(|note| note.message.contains("no effect")), "{notes:?}");

@@ -263,12 +263,7 @@ impl Config {
             ));
         }
         match self.auth_token.split(',').next().unwrap_or_default() {
-            "simple" | "" => {}
-            "jwt" => {
-                return Err("--auth-token=jwt: this release of etch has no authentication, \
-                     and refuses to serve without instead"
-                    .to_owned());
-            }
+            "simple" | "jwt" | "" => {}
             _ => return Err("auth: invalid auth options".to_owned()),
         }
         if !self.discovery.endpoints.is_empty() || !self.discovery.srv.is_empty() {

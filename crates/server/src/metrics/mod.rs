@@ -61,7 +61,6 @@ impl Metrics {
         };
         metrics.server.version.set(ETCD_VERSION);
         metrics.server.go_version.set(format!("none ({})", release()));
-        metrics.server.auth_revision.set(1);
         metrics.mvcc.compact_revision.set(-1);
         for (gate, open) in config.feature_gates.all() {
             metrics.server.features.set([gate.name, gate.stage], open.into());

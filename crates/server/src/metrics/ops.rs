@@ -8,70 +8,59 @@ use etch_api::internal::RequestKind;
 use super::text::Page;
 use super::value::Histogram;
 
-/// What is asked, as the page names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// A read.
-    Range,
-    /// A put.
-    Put,
-    /// A delete.
-    DeleteRange,
-    /// A transaction.
-    Txn,
-    /// A compaction.
-    Compaction,
-    /// A lease granted.
-    LeaseGrant,
-    /// A lease revoked.
-    LeaseRevoke,
-    /// The time left of leases, written down.
-    LeaseCheckpoint,
-    /// An alarm raised, cleared or listed.
-    Alarm,
-    /// The cluster's version.
-    ClusterVersionSet,
-    /// A member's name and client URLs.
-    ClusterMemberAttrSet,
-    /// A downgrade begun or ended.
-    DowngradeInfoSet,
+macro_rules! ops {
+    ($($name:ident $what:literal)*) => {
+        /// What is asked, as the page names it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Op {
+            $(#[doc = $what] $name,)*
+        }
+
+        impl Op {
+            /// What an entry of this kind is counted as, if it is counted.
+            pub fn of(kind: RequestKind) -> Option<Op> {
+                Some(match kind {
+                    $(RequestKind::$name => Op::$name,)*
+                    RequestKind::DowngradeVersionTest => return None,
+                })
+            }
+        }
+
+        const OPS: &[(Op, &str)] = &[$((Op::$name, stringify!($name)),)*];
+    };
 }
 
-impl Op {
-    /// What an entry of this kind is counted as, if it is counted.
-    pub fn of(kind: RequestKind) -> Option<Op> {
-        Some(match kind {
-            RequestKind::Range => Op::Range,
-            RequestKind::Put => Op::Put,
-            RequestKind::DeleteRange => Op::DeleteRange,
-            RequestKind::Txn => Op::Txn,
-            RequestKind::Compaction => Op::Compaction,
-            RequestKind::LeaseGrant => Op::LeaseGrant,
-            RequestKind::LeaseRevoke => Op::LeaseRevoke,
-            RequestKind::LeaseCheckpoint => Op::LeaseCheckpoint,
-            RequestKind::Alarm => Op::Alarm,
-            RequestKind::ClusterVersionSet => Op::ClusterVersionSet,
-            RequestKind::ClusterMemberAttrSet => Op::ClusterMemberAttrSet,
-            RequestKind::DowngradeInfoSet => Op::DowngradeInfoSet,
-            _ => return None,
-        })
-    }
+ops! {
+    Range "A read."
+    Put "A put."
+    DeleteRange "A delete."
+    Txn "A transaction."
+    Compaction "A compaction."
+    LeaseGrant "A lease granted."
+    LeaseRevoke "A lease revoked."
+    LeaseCheckpoint "The time left of leases, written down."
+    Alarm "An alarm raised, cleared or listed."
+    ClusterVersionSet "The cluster's version."
+    ClusterMemberAttrSet "A member's name and client URLs."
+    DowngradeInfoSet "A downgrade begun or ended."
+    Authenticate "A login."
+    AuthEnable "Auth turned on."
+    AuthDisable "Auth turned off."
+    AuthStatus "Whether auth is on."
+    AuthUserAdd "A user added."
+    AuthUserDelete "A user deleted."
+    AuthUserGet "A user's roles."
+    AuthUserChangePassword "A password changed."
+    AuthUserGrantRole "A role granted."
+    AuthUserRevokeRole "A role revoked."
+    AuthUserList "All users."
+    AuthRoleAdd "A role added."
+    AuthRoleDelete "A role deleted."
+    AuthRoleGet "A role's permissions."
+    AuthRoleGrantPermission "A permission granted."
+    AuthRoleRevokePermission "A permission revoked."
+    AuthRoleList "All roles."
 }
-
-const OPS: [(Op, &str); 12] = [
-    (Op::Range, "Range"),
-    (Op::Put, "Put"),
-    (Op::DeleteRange, "DeleteRange"),
-    (Op::Txn, "Txn"),
-    (Op::Compaction, "Compaction"),
-    (Op::LeaseGrant, "LeaseGrant"),
-    (Op::LeaseRevoke, "LeaseRevoke"),
-    (Op::LeaseCheckpoint, "LeaseCheckpoint"),
-    (Op::Alarm, "Alarm"),
-    (Op::ClusterVersionSet, "ClusterVersionSet"),
-    (Op::ClusterMemberAttrSet, "ClusterMemberAttrSet"),
-    (Op::DowngradeInfoSet, "DowngradeInfoSet"),
-];
 
 /// The histograms by operation and success. A series is shown once something was counted in it.
 pub struct Ops {

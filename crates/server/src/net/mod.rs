@@ -27,6 +27,7 @@ use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::auth::claim::Claim;
+use crate::auth::jwt::Verified;
 use crate::driver::inbox::{Caller, Command, Outcome};
 use crate::member::Member;
 use crate::services::lazy::{LargeAnswers, ROOT_AGE};
@@ -78,6 +79,8 @@ pub struct Net {
     rpc: Arc<Stats>,
     /// Who may do what, as of the last look.
     permissions: RefCell<Held>,
+    /// Signed tokens that were good.
+    pub verified: Verified,
     /// Calls of this turn by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
     /// Large answers that are under way.
@@ -112,6 +115,7 @@ impl Net {
             next_token: Cell::new(0),
             rpc,
             permissions: RefCell::default(),
+            verified: Verified::default(),
             versions: RefCell::default(),
             large_answers: LargeAnswers::default(),
             leaderless: Notify::new(),
@@ -169,6 +173,11 @@ impl Net {
     /// Adds a command to this turn's batch.
     pub fn command(&self, command: Command) {
         self.outbox.borrow_mut().push(command);
+    }
+
+    /// Hands over what was gathered outside of a connection's turn.
+    pub fn send_now(&self) {
+        self.member.inbox.extend(&mut self.outbox.borrow_mut());
     }
 
     /// Gives each outcome to the call that waits for it.
@@ -339,7 +348,7 @@ impl Handler for NetHandler {
     }
 
     fn batch_end(&self) {
-        self.net.member.inbox.extend(&mut self.net.outbox.borrow_mut());
+        self.net.send_now();
         self.net.tell_versions();
     }
 

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etch_api::Error;
@@ -17,8 +18,10 @@ use prost::{Message, Name};
 use super::methods::Method;
 use super::{decode, status};
 use crate::auth::claim::Claim;
-use crate::auth::password::PasswordError;
+use crate::auth::jwt::BAD_OPTIONS;
+use crate::auth::password::{PasswordError, Passwords};
 use crate::auth::{TokenKind, token_prefix};
+use crate::driver::clock::unix_ms;
 use crate::net::Net;
 use crate::{log_info, log_warn};
 
@@ -144,9 +147,13 @@ async fn add_user(
     claim: &Claim,
     mut request: pb::AuthUserAddRequest,
 ) -> Result<(Bytes, String), Status> {
-    claim.require_admin(net).map_err(status)?;
     let password = std::mem::take(&mut request.password);
-    if !request.options.is_some_and(|options| options.no_password) {
+    let has_none = request.options.is_some_and(|options| options.no_password);
+    if !has_none {
+        Passwords::check_length(&password).map_err(|e| refused(&e))?;
+    }
+    claim.require_admin(net).map_err(status)?;
+    if !has_none {
         let passwords = &net.member.guard.passwords;
         request.hashed_password = passwords.hash(password).await.map_err(|e| refused(&e))?;
     }
@@ -158,8 +165,9 @@ async fn change_password(
     claim: &Claim,
     mut request: pb::AuthUserChangePasswordRequest,
 ) -> Result<(Bytes, String), Status> {
-    claim.require_admin(net).map_err(status)?;
     let password = std::mem::take(&mut request.password);
+    Passwords::check_length(&password).map_err(|e| refused(&e))?;
+    claim.require_admin(net).map_err(status)?;
     if !password.is_empty() {
         let passwords = &net.member.guard.passwords;
         request.hashed_password = passwords.hash(password).await.map_err(|e| refused(&e))?;
@@ -179,8 +187,9 @@ async fn authenticate(
         let revision = check_password(net, from, &request).await?;
         let simple_token = match net.member.guard.tokens {
             TokenKind::Simple => token_prefix().map_err(|why| Status::new(Code::Unknown, why))?,
+            TokenKind::Jwt(_) => String::new(),
             TokenKind::None => {
-                return Err(Status::new(Code::Unknown, "auth: invalid auth options"));
+                return Err(Status::new(Code::Unknown, BAD_OPTIONS));
             }
         };
         let entry = pb::InternalAuthenticateRequest {
@@ -191,10 +200,27 @@ async fn authenticate(
         let body = entry.encode_to_vec().into();
         let done = net.member.propose(RequestKind::Authenticate, body).await.map_err(status)?;
         if revision == net.member.auth.revision() {
-            return Ok(done);
+            return signed(net, &request.name, revision, done).await;
         }
         log_info!(net.member.log, "revision when password checked became stale; retrying");
     }
+}
+
+/// The answer to a login; where tokens are signed, with one that is made on another thread: a signature takes
+/// long.
+async fn signed(net: &Net, user: &str, revision: u64, done: Reply) -> Result<Reply, Status> {
+    if !matches!(net.member.guard.tokens, TokenKind::Jwt(_)) {
+        return Ok(done);
+    }
+    let (member, user) = (Arc::clone(&net.member), user.to_owned());
+    let sign = move || match &member.guard.tokens {
+        TokenKind::Jwt(jwt) => jwt.sign(&user, revision, unix_ms() as f64 / 1e3),
+        _ => Err(BAD_OPTIONS.to_owned()),
+    };
+    let token = tokio::task::spawn_blocking(sign).await.unwrap_or_else(|e| Err(e.to_string()));
+    let token = token.map_err(|why| Status::new(Code::Unknown, why))?;
+    let body = pb::AuthenticateResponse { header: None, token }.encode_to_vec().into();
+    Ok(Reply { body, ..done })
 }
 
 /// The auth revision at which the password was right.

@@ -23,7 +23,7 @@ use etch_state::mvcc::ReadError;
 use prost::{Message, Name};
 
 use self::methods::Method;
-use crate::auth::claim::Claim;
+use crate::auth::claim::{self, Claim};
 use crate::log_warn;
 use crate::member::Member;
 use crate::net::{Flow, Net};
@@ -95,6 +95,25 @@ pub fn unary(net: &Rc<Net>, method: Method, call: CallInfo, message: Bytes, repl
     if let Err(error) = admit(&net.member, &call) {
         return net.fail(method, began_ms, reply, status(error));
     }
+    let Some(index) = claim::ahead(net, &call) else {
+        return answer(net, method, began_ms, call, message, reply);
+    };
+    let net = Rc::clone(net);
+    tokio::task::spawn_local(async move {
+        claim::catch_up(&net, index).await;
+        answer(&net, method, began_ms, call, message, reply);
+        net.send_now();
+    });
+}
+
+fn answer(
+    net: &Rc<Net>,
+    method: Method,
+    began_ms: u64,
+    call: CallInfo,
+    message: Bytes,
+    reply: Reply,
+) {
     match method {
         Method::Range => kv::range(net, began_ms, Claim::of(net, &call), message, reply),
         Method::Put => kv::put(net, began_ms, &Claim::of(net, &call), message, reply),
@@ -241,6 +260,9 @@ async fn serve(
     sender: StreamSender,
 ) -> Status {
     let net = Rc::clone(net);
+    if let Some(index) = claim::ahead(&net, call) {
+        claim::catch_up(&net, index).await;
+    }
     match method {
         Method::Watch => watch::watch(net, call, messages, sender).await,
         Method::LeaseKeepAlive => lease::keep_alive(net, call, messages, sender).await,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use etch_api::KeyRange;
 use etch_api::pb::etcdserverpb::WatchRequest;
 use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etch_rpc::{CallInfo, Code, MessageStream, Payload, Status, StreamSender};
@@ -79,6 +80,7 @@ async fn run(
     // Clients wait for the headers before they send their first request.
     sender.send_headers()?;
     let mut out = Vec::new();
+    let mut guard = Guarded { claim: Claim::nobody(), generation: net.member.auth.generation() };
     // A client that has ended its side still gets events, as in etcd.
     let mut open = true;
     loop {
@@ -86,6 +88,7 @@ async fn run(
         let more = state
             .poll(net.member.store.as_ref(), BUDGET, &mut out)
             .map_err(|e| Status::new(Code::Unavailable, e.to_string()))?;
+        guard.recheck(net, call, state, &mut out);
         if !out.is_empty() {
             let sent = Sent::of(&out);
             let began = Instant::now();
@@ -99,7 +102,7 @@ async fn run(
             tokio::select! {
                 biased;
                 message = messages.next(), if reads => {
-                    open = handle(net, call, state, message?)?;
+                    open = handle(net, call, &mut guard, state, message?)?;
                 }
                 () = tokio::task::yield_now() => {}
             }
@@ -108,7 +111,7 @@ async fn run(
         let patience = state.next_tick().map(|at| at.saturating_sub(net.member.clock.now_ms()));
         tokio::select! {
             message = messages.next(), if reads => {
-                open = handle(net, call, state, message?)?;
+                open = handle(net, call, &mut guard, state, message?)?;
             }
             () = place.rung.notified() => {}
             () = sleep(patience) => {}
@@ -166,6 +169,7 @@ async fn sleep(patience_ms: Option<u64>) {
 fn handle(
     net: &Net,
     call: &CallInfo,
+    guard: &mut Guarded,
     state: &mut StreamState,
     message: Option<Bytes>,
 ) -> Result<bool, Status> {
@@ -178,7 +182,11 @@ fn handle(
             let claim = Claim::of(net, call);
             let check =
                 |view: &View, who: Who<'_>| view.check_watch(who, &create.key, &create.range_end);
-            state.create(&create, claim.require(net, check), store);
+            let permission = claim.require(net, check);
+            if permission.is_ok() {
+                guard.claim = claim;
+            }
+            state.create(&create, permission, store);
         }
         Some(RequestUnion::CancelRequest(cancel)) => state.cancel(cancel.watch_id, store),
         Some(RequestUnion::ProgressRequest(_)) => state.request_progress(),
@@ -186,6 +194,42 @@ fn handle(
         None => {}
     }
     Ok(true)
+}
+
+/// Under which permissions a stream's watchers were allowed.
+struct Guarded {
+    /// Who watches: the same for all watchers of a stream, for all come with its one token.
+    claim: Claim,
+    generation: u64,
+}
+
+impl Guarded {
+    /// etcd looks at permissions only when a watcher is made, and lets it see everything after that. Here
+    /// it ends when its user may no longer read what it watches: before anything is sent that was read
+    /// since, for what is sent was gathered before the look at the permissions' number.
+    fn recheck(
+        &mut self,
+        net: &Net,
+        call: &CallInfo,
+        state: &mut StreamState,
+        out: &mut Vec<OutMessage>,
+    ) {
+        let generation = net.member.auth.generation();
+        if generation == self.generation {
+            return;
+        }
+        self.generation = generation;
+        if matches!(self.claim.user(), Ok(None)) {
+            // Begun while auth was off, perhaps with a token all the same.
+            self.claim = Claim::of(net, call);
+        }
+        let claim = self.claim.renewed(net);
+        let may = |range: &KeyRange| {
+            let (key, range_end) = range.to_parts();
+            claim.require(net, |view, who| view.check_watch(who, &key, &range_end))
+        };
+        state.recheck(may, net.member.store.as_ref(), out);
+    }
 }
 
 /// Header, the message's own fields, then the events, which all watchers share.

@@ -28,6 +28,7 @@ mod deliver;
 mod encode;
 mod hub;
 mod message;
+mod permission;
 mod queue;
 mod ranges;
 mod source;

@@ -182,6 +182,32 @@ fn cancel_says_so_once_and_nothing_for_the_unknown() {
 }
 
 #[test]
+fn a_watcher_that_is_no_longer_allowed_ends_with_what_waits_for_it() {
+    let mut b = Bench::new(StreamConfig::default());
+    b.create(watch("a", ""));
+    b.create(watch("b", "\0"));
+    b.put("a");
+    b.put("b");
+    let mut out = Vec::new();
+    b.stream.poll(&b.world, usize::MAX, &mut out).unwrap();
+    assert_eq!(out.len(), 2);
+    let only_b = |range: &KeyRange| match range {
+        KeyRange::Single(_) => Err(Error::PermissionDenied),
+        _ => Ok(()),
+    };
+    b.stream.recheck(only_b, &b.world, &mut out);
+    let shown: Vec<_> = out.iter().map(|m| (m.watch_id, m.canceled, m.events.is_some())).collect();
+    assert_eq!(shown, [(1, false, true), (0, true, false)]);
+    let denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+    assert_eq!(out[1].cancel_reason, denied);
+    assert_eq!(b.stream.len(), 1);
+    b.put("a");
+    assert!(b.poll().is_empty());
+    b.put("b");
+    assert_eq!(b.poll().len(), 1);
+}
+
+#[test]
 fn progress_is_answered_once_when_all_are_synced_and_behind_the_events() {
     let mut b = Bench::new(StreamConfig::default());
     b.stream.request_progress();
