@@ -51,7 +51,7 @@ func TestAuthByEtcdctl(t *testing.T) {
 		ann("get", "a"), ann("get", "a", "c"), ann("get", "a", "d"), ann("get", "dir/", "--prefix"), ann("get", "", "--from-key"), ann("get", "x"),
 		ann("del", "b"), ann("del", "a", "c"), ann("del", "x", "--from-key"), ann("del", "", "--prefix"),
 		ann("user", "get", "ann"), ann("user", "get", "root"), ann("user", "list"), ann("role", "get", "r"), ann("role", "get", "root"), ann("role", "list"),
-		ann("user", "add", "eve:x"), ann("auth", "disable"), ann("compact", "2"), ann("defrag"), ann("alarm", "list"), ann("alarm", "disarm"), ann("endpoint", "status"), ann("endpoint", "hashkv"),
+		ann("user", "add", "eve:x"), ann("auth", "disable"), ann("compact", "2"), ann("defrag"), ann("alarm", "list"), ann("alarm", "disarm"), ann("endpoint", "status", "-w", "json"), ann("endpoint", "hashkv"),
 		ctlIn("value(\"a\") = \"nope\"\n\nput a 1\n\nput zz 2\n\n", "--user=ann:apw", "txn", "-i"),
 		ctlIn("value(\"a\") = \"nope\"\n\nput a 1\n\nput x 2\nget a\n\n", "--user=ann:apw", "txn", "-i"),
 		ctlIn("new\n", "--user=root:rpw", "user", "passwd", "ann", "--interactive=false"), ann("get", "a"), ctl("--user=ann:new", "get", "a"),
@@ -144,7 +144,7 @@ func TestSignedTokens(t *testing.T) {
 				mu.Unlock()
 			})
 			claims := func(more jwt.MapClaims) string {
-				c := jwt.MapClaims{"username": "ann", "revision": 9, "exp": time.Now().Add(time.Hour).Unix()}
+				c := jwt.MapClaims{"username": "ann", "revision": 8, "exp": time.Now().Add(time.Hour).Unix()}
 				for k, v := range more {
 					if v == nil {
 						delete(c, k)
@@ -165,7 +165,7 @@ func TestSignedTokens(t *testing.T) {
 				"ended": claims(jwt.MapClaims{"exp": 5}), "without an end": claims(jwt.MapClaims{"exp": nil}),
 				"not yet": claims(jwt.MapClaims{"nbf": time.Now().Add(time.Hour).Unix()}), "begun": claims(jwt.MapClaims{"nbf": 5}),
 				"old revision": claims(jwt.MapClaims{"revision": 3}), "later revision": claims(jwt.MapClaims{"revision": 99}),
-				"no revision": claims(jwt.MapClaims{"revision": nil}), "revision as text": claims(jwt.MapClaims{"revision": "9"}),
+				"no revision": claims(jwt.MapClaims{"revision": nil}), "revision as text": claims(jwt.MapClaims{"revision": "8"}),
 				"no user": claims(jwt.MapClaims{"username": nil}), "unknown user": claims(jwt.MapClaims{"username": "eve"}),
 				"end as text": claims(jwt.MapClaims{"exp": "soon"}), "cut": good[:len(good)-4], "unsigned": unsigned, "nonsense": "a.b.c", "empty": "",
 				"another's": claims(jwt.MapClaims{"username": "root"}),
@@ -370,6 +370,32 @@ func TestAuthInSnapshots(t *testing.T) {
 	}
 }
 
+// rawWatch is a watcher on a stream of its own.
+type rawWatch struct{ c pb.Watch_WatchClient }
+
+func (s *Side) watchAs(t testing.TB, token string, create *pb.WatchCreateRequest) rawWatch {
+	t.Helper()
+	c, err := pb.NewWatchClient(s.Conn).Watch(s.asUser(token))
+	if err == nil {
+		err = c.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}})
+	}
+	if err == nil {
+		_, err = c.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rawWatch{c}
+}
+
+func (w rawWatch) next() string {
+	m, err := w.c.Recv()
+	if err != nil {
+		return errText(err)
+	}
+	return text(m)
+}
+
 // etcd looks at permissions when a watcher is made and never again; etch ends a
 // watcher whose user has lost them, before it sees anything more.
 func TestWatcherEndsWithItsPermission(t *testing.T) {
@@ -384,20 +410,28 @@ func TestWatcherEndsWithItsPermission(t *testing.T) {
 	onA, onB := c.Watch(ctx, "a", clientv3.WithCreatedNotify()), c.Watch(ctx, "b", clientv3.WithCreatedNotify())
 	<-onA
 	<-onB
+	raw := side.watchAs(t, side.login(t, "ann", "ann"), wreq("a", "", 0))
 	side.must(t, root, "KV/Put", put("a", "seen"))
 	if r := <-onA; len(r.Events) != 1 || string(r.Events[0].Kv.Value) != "seen" {
 		t.Fatalf("%+v", r)
 	}
+	if got := raw.next(); !strings.Contains(got, "events") {
+		t.Fatal(got)
+	}
 	side.must(t, root, "Auth/UserRevokeRole", &pb.AuthUserRevokeRoleRequest{Name: "ann", Role: "ann-0"})
 	side.must(t, root, "KV/Put", put("a", "secret"))
 	side.must(t, root, "KV/Put", put("b", "seen"))
-	if r := <-onA; r.Err() == nil || !strings.Contains(r.Err().Error(), "permission denied") || len(r.Events) != 0 {
+	// This client closes the channel of a watcher that the server has ended.
+	if r, open := <-onA; open {
 		t.Errorf("after the role was revoked: %+v %v", r, r.Err())
+	}
+	if got := raw.next(); !strings.Contains(got, "permission denied") || strings.Contains(got, "events") {
+		t.Errorf("after the role was revoked, on the wire: %s", got)
 	}
 	if r := <-onB; len(r.Events) != 1 || string(r.Events[0].Kv.Value) != "seen" {
 		t.Errorf("another watcher of the stream: %+v %v", r, r.Err())
 	}
-	if r := <-early; r.Err() == nil || len(r.Events) != 0 {
+	if r, open := <-early; open {
 		t.Errorf("a watcher from before auth was on: %+v %v", r, r.Err())
 	}
 	// Tokens go with their user, at once.

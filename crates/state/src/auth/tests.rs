@@ -442,3 +442,23 @@ fn a_held_view_is_renewed_when_there_is_a_newer_one() {
     world.add_user("ann");
     assert!(auth.hold(&mut held).user("ann").is_some() && first.user("ann").is_none());
 }
+
+/// Each of etcd's old bugs that these tests stand guard against, put back: they find it.
+#[cfg(feature = "mutants")]
+#[test]
+fn each_old_bug_is_found() {
+    use etch_disk::mutants::{self, Mutant};
+    let guards: [(Mutant, fn()); 5] = [
+        (Mutant::I11651, i11651_a_restart_brings_the_same_users_at_the_same_revision),
+        (Mutant::I14571, i14571_permissions_are_those_of_the_snapshot),
+        (Mutant::I21683, i21683_a_put_in_a_transaction_needs_what_a_put_needs),
+        (Mutant::GhsaXg4h, ghsa_xg4h_a_watch_from_a_key_needs_all_that_follow),
+        (Mutant::Cve202633343, cve_2026_33343_every_branch_is_checked_however_deep),
+    ];
+    for (mutant, guard) in guards {
+        mutants::set(Some(mutant));
+        let found = std::panic::catch_unwind(guard).is_err();
+        mutants::set(None);
+        assert!(found, "{} goes by unseen", mutant.name());
+    }
+}
