@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod mutants;
 mod tidy;
 
 use std::env;
@@ -16,6 +17,7 @@ cargo xtask CHORE
           worlds
   tidy    the house rules that no compiler checks
   sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
+  mutants old bugs put back: each must be seen; `cargo xtask mutants --help` says more
   torture real processes under load, with faults; see `cargo xtask torture --help`
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         "gate" => gate(&root),
         "tidy" => tidy::run(&root),
         "sim" => sim(&root, env::args().skip(2)),
+        "mutants" => mutants::run(&root, env::args().skip(2).collect()),
         "torture" => torture(&root, env::args().skip(2).collect()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -67,10 +67,23 @@ pub fn set(mutant: Option<Mutant>) {
     ON.with(|on| on.set(mutant));
 }
 
+/// The variable that switches one bug on for a whole process: for tests that know nothing of bugs.
+#[cfg(feature = "mutants")]
+pub const VARIABLE: &str = "ETCH_MUTANT";
+
+#[cfg(feature = "mutants")]
+fn everywhere() -> Option<Mutant> {
+    static NAMED: std::sync::OnceLock<Option<Mutant>> = std::sync::OnceLock::new();
+    *NAMED.get_or_init(|| {
+        let name = std::env::var(VARIABLE).ok()?;
+        Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
+    })
+}
+
 /// Whether this bug is switched on.
 #[cfg(feature = "mutants")]
 pub fn on(mutant: Mutant) -> bool {
-    ON.with(|on| on.get() == Some(mutant))
+    ON.with(|on| on.get()).or_else(everywhere) == Some(mutant)
 }
 
 /// Whether this bug is switched on: never.
