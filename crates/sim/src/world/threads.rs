@@ -113,6 +113,7 @@ impl World {
                 Note::CompactionStep(_) => "steps of compactions",
                 Note::Compacted(_) => "compactions finished",
                 Note::QuotaExceeded => "quotas exceeded",
+                Note::CompactionStep(_) => "steps of compactions",
                 Note::CompactionHashLost(_) => "compactions without a hash",
                 Note::ClusterVersion(_) | Note::ConfChange(..) | Note::Removed => "other notes",
             });
