@@ -7,7 +7,7 @@ mod mutants;
 mod tidy;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
@@ -54,7 +54,7 @@ fn root() -> PathBuf {
 }
 
 /// Everything that must be green, the cheap checks first.
-fn gate(root: &PathBuf) -> Result<(), String> {
+fn gate(root: &Path) -> Result<(), String> {
     cargo(root, &["fmt", "--all", "--check"])?;
     tidy::run(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
@@ -63,7 +63,7 @@ fn gate(root: &PathBuf) -> Result<(), String> {
 }
 
 /// Runs the simulator, in the same build that tests use.
-fn sim(root: &PathBuf, args: impl Iterator<Item = String>) -> Result<(), String> {
+fn sim(root: &Path, args: impl Iterator<Item = String>) -> Result<(), String> {
     let args: Vec<String> = args.collect();
     let mut all = vec!["run", "--quiet", "--package", "etch-sim", "--"];
     all.extend(args.iter().map(String::as_str));
@@ -71,7 +71,7 @@ fn sim(root: &PathBuf, args: impl Iterator<Item = String>) -> Result<(), String>
 }
 
 /// Runs the driver of real processes; without `--etch`, on the server built as everyday tests build it.
-fn torture(root: &PathBuf, mut args: Vec<String>) -> Result<(), String> {
+fn torture(root: &Path, mut args: Vec<String>) -> Result<(), String> {
     let helps = args.iter().any(|arg| arg == "--help" || arg == "-h");
     if !helps && !args.iter().any(|arg| arg == "--etch") {
         cargo(root, &["build", "--package", "etch"])?;
@@ -84,7 +84,7 @@ fn torture(root: &PathBuf, mut args: Vec<String>) -> Result<(), String> {
     cargo(root, &all)
 }
 
-fn cargo(root: &PathBuf, args: &[&str]) -> Result<(), String> {
+fn cargo(root: &Path, args: &[&str]) -> Result<(), String> {
     println!("xtask: cargo {}", args.join(" "));
     let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args(args)
