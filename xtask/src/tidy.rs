@@ -79,8 +79,8 @@ fn check_file(name: &str, text: &str, found: &mut Vec<String>) {
             found.push(format!("{name}:{}: `{word}`: finish it or file it", at + 1));
         }
     }
-    // The simulator's program has threads and says how long it took; its worlds have neither.
-    let program = name.ends_with("/src/main.rs");
+    // The simulator's programs have threads and say how long it took; its worlds have neither.
+    let program = name.ends_with("/src/main.rs") || name.contains("/src/bin/");
     let core = !program && CORE.iter().any(|c| name.starts_with(&format!("crates/{c}/src/")));
     let is_test = name.ends_with("/tests.rs") || name.contains("/tests/");
     if !core || is_test {
