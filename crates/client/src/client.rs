@@ -15,6 +15,7 @@ use crate::lease::{CoreLease, Lease};
 use crate::net::balancer::Balancer;
 use crate::net::dial::Dialer;
 use crate::net::srv;
+use crate::watch::{CoreWatcher, Watcher};
 
 /// How long one auto-sync may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub struct Client {
     pub(crate) core: Arc<Core>,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) lease: Arc<dyn Lease>,
+    pub(crate) watcher: Arc<dyn Watcher>,
     pub(crate) options: CallOptions,
 }
 
@@ -56,8 +58,9 @@ impl Client {
         let options = CallOptions::default().require_leader(config.require_leader);
         let core = Arc::new(Core::new(config, balancer));
         let kv: Arc<dyn Kv> = Arc::new(CoreKv(core.clone()));
-        let lease: Arc<dyn Lease> = Arc::new(CoreLease(core.clone()));
-        let client = Client { core, kv, lease, options };
+        let lease: Arc<dyn Lease> = Arc::new(CoreLease::new(core.clone()));
+        let watcher: Arc<dyn Watcher> = Arc::new(CoreWatcher::new(core.clone()));
+        let client = Client { core, kv, lease, watcher, options };
         client.core.renew_token(&CallOptions::default(), 0).await?;
         if client.core.config.reject_old_cluster {
             client.check_versions().await?;

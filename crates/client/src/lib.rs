@@ -26,6 +26,7 @@ mod bytes;
 mod call;
 mod client;
 mod cluster;
+pub mod concurrency;
 mod config;
 mod error;
 mod header;
@@ -33,7 +34,10 @@ mod kv;
 mod lease;
 mod maintenance;
 mod net;
+pub mod recipes;
+mod requests;
 mod snapshot;
+mod watch;
 
 pub use crate::bytes::IntoBytes;
 pub use auth::{KeySpan, PermissionType};
@@ -49,9 +53,10 @@ pub use kv::{
     Bound, BoxFuture, BoxStream, Compact, Compare, Comparison, Delete, Get, Kv, Op, Put,
     RangeStream, SortOrder, SortTarget, Txn, delete, get, put, txn,
 };
-pub use lease::{Grant, Lease};
+pub use lease::{Grant, KeepAlive, Lease};
 pub use maintenance::DowngradeAction;
 pub use snapshot::Snapshot;
+pub use watch::{Overflow, Watch, WatchResponse, WatchSpec, WatchStream, Watcher};
 
 /// The answer to a read.
 pub type GetResponse = pb::RangeResponse;

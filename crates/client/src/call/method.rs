@@ -35,8 +35,10 @@ methods! {
     TXN Once "KV/Txn";
     TXN_READ Repeatable "KV/Txn";
     COMPACT Once "KV/Compact";
+    WATCH Repeatable "Watch/Watch";
     LEASE_GRANT Once "Lease/LeaseGrant";
     LEASE_REVOKE Once "Lease/LeaseRevoke";
+    LEASE_KEEP_ALIVE Repeatable "Lease/LeaseKeepAlive";
     LEASE_TIME_TO_LIVE Repeatable "Lease/LeaseTimeToLive";
     LEASE_LEASES Repeatable "Lease/LeaseLeases";
     MEMBER_ADD Once "Cluster/MemberAdd";

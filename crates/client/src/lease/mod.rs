@@ -1,4 +1,9 @@
-//! Leases: the trait that layers share, and the calls.
+//! Leases: the trait that layers share, and the calls. Keeping them alive: one task a stream (`stream`), the times of
+//! each lease (`keeper`), and what a holder sees (`handle`).
+
+mod handle;
+mod keeper;
+mod stream;
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -8,8 +13,9 @@ use etch_api::pb::etcdserverpb as pb;
 use crate::call::method::{LEASE_GRANT, LEASE_LEASES, LEASE_REVOKE, LEASE_TIME_TO_LIVE};
 use crate::call::{CallOptions, Core};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, EtcdError, Result};
 use crate::kv::BoxFuture;
+pub use handle::KeepAlive;
 
 /// The calls of etcd's Lease service.
 pub trait Lease: Send + Sync + 'static {
@@ -40,10 +46,22 @@ pub trait Lease: Send + Sync + 'static {
         options: CallOptions,
         request: pb::LeaseLeasesRequest,
     ) -> BoxFuture<Result<pb::LeaseLeasesResponse>>;
+
+    /// Keeps a lease alive. Resolves with the first answer.
+    fn keep_alive(&self, options: CallOptions, id: i64) -> BoxFuture<Result<KeepAlive>>;
 }
 
 /// Asks the server.
-pub(crate) struct CoreLease(pub Arc<Core>);
+pub(crate) struct CoreLease {
+    core: Arc<Core>,
+    hub: Arc<stream::Hub>,
+}
+
+impl CoreLease {
+    pub fn new(core: Arc<Core>) -> CoreLease {
+        CoreLease { core, hub: Arc::default() }
+    }
+}
 
 macro_rules! unary {
     ($($name:ident $method:ident $request:ident $response:ident;)*) => {
@@ -52,7 +70,7 @@ macro_rules! unary {
             options: CallOptions,
             request: pb::$request,
         ) -> BoxFuture<Result<pb::$response>> {
-            let core = self.0.clone();
+            let core = self.core.clone();
             Box::pin(async move { core.call(&options, &$method, request).await })
         })*
     };
@@ -64,6 +82,30 @@ impl Lease for CoreLease {
         revoke LEASE_REVOKE LeaseRevokeRequest LeaseRevokeResponse;
         time_to_live LEASE_TIME_TO_LIVE LeaseTimeToLiveRequest LeaseTimeToLiveResponse;
         leases LEASE_LEASES LeaseLeasesRequest LeaseLeasesResponse;
+    }
+
+    fn keep_alive(&self, options: CallOptions, id: i64) -> BoxFuture<Result<KeepAlive>> {
+        let limit = options.timeout;
+        let mut kept = self.hub.keep(&self.core, options, id);
+        Box::pin(async move {
+            let first = kept.next();
+            let answer = match limit {
+                None => first.await,
+                Some(limit) => match tokio::time::timeout(limit, first).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Error::Deadline { sent: true }),
+                },
+            };
+            match answer {
+                Some(Ok(response)) => {
+                    kept.granted = response.ttl;
+                    Ok(kept)
+                }
+                // A lease that never was alive here is one that there is not.
+                Some(Err(Error::LeaseLost(_))) | None => Err(EtcdError::LeaseNotFound.into()),
+                Some(Err(error)) => Err(error),
+            }
+        })
     }
 }
 
@@ -127,6 +169,20 @@ impl Client {
     /// All leases.
     pub async fn leases(&self) -> Result<pb::LeaseLeasesResponse> {
         self.lease.leases(self.options.clone(), pb::LeaseLeasesRequest {}).await
+    }
+
+    /// Keeps a lease alive for as long as what this gives is held. All leases of a client share a stream; each is
+    /// renewed when a third of its time has passed.
+    ///
+    /// Fails with "lease not found" if there is no such lease, or nobody answers for it in time.
+    pub async fn lease_keep_alive(&self, id: i64) -> Result<KeepAlive> {
+        self.lease.keep_alive(self.options.clone(), id).await
+    }
+
+    /// Keeps a lease alive for one more TTL; how many seconds that is.
+    pub async fn lease_keep_alive_once(&self, id: i64) -> Result<i64> {
+        let once = self.lease.keep_alive(self.options.clone(), id).await?;
+        Ok(once.granted)
     }
 
     /// The same client, with leases through this: how layers are put on.

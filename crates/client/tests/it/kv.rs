@@ -1,8 +1,6 @@
 //! Keys through a real server: every option of a read, writes, deletions, transactions, pieces.
 
-mod common;
-
-use common::each;
+use crate::common::each;
 use etch_client::{
     Code, Compare, Error, EtcdError, HasHeader, SortOrder, SortTarget, delete, get, put, txn,
 };

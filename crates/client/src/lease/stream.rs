@@ -1,0 +1,286 @@
+//! One stream for many leases: the task that asks, listens, and opens the stream again when it breaks or is stuck.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use etch_api::pb::etcdserverpb as pb;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::handle::{KeepAlive, Slot};
+use super::keeper::Keeper;
+use crate::call::method::LEASE_KEEP_ALIVE;
+use crate::call::{CallOptions, Core, broken};
+use crate::error::{Error, EtcdError, Result};
+use crate::net::endpoint::Endpoint;
+use crate::requests::Requests;
+
+/// How long to wait between attempts to open the stream.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the first answer may take where the configuration has no dial timeout. Go's client adds a second as well.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// What holders tell the task.
+pub(super) enum Command {
+    Keep(i64, Arc<Slot>),
+    /// A holder is gone.
+    Release(i64),
+}
+
+type Senders = HashMap<CallOptions, mpsc::UnboundedSender<Command>>;
+
+/// The streams that run: one for each set of options.
+#[derive(Default)]
+pub(super) struct Hub(Mutex<Senders>);
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Senders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to keep a lease, without waiting for the first answer.
+    pub fn keep(self: &Arc<Self>, core: &Arc<Core>, options: CallOptions, id: i64) -> KeepAlive {
+        let options = CallOptions { timeout: None, ..options };
+        let slot = Slot::new();
+        let mut streams = self.lock();
+        let sender = streams.entry(options.clone()).or_insert_with(|| {
+            let (sender, commands) = mpsc::unbounded_channel();
+            tokio::spawn(Task::new(core.clone(), self.clone(), options, commands).run());
+            sender
+        });
+        let _ = sender.send(Command::Keep(id, slot.clone()));
+        KeepAlive { id, slot: Some(slot), commands: sender.clone(), ended: false, granted: 0 }
+    }
+
+    /// Lets a stream without leases go. False if somebody has just given it one.
+    fn leave(
+        &self,
+        options: &CallOptions,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> bool {
+        let mut streams = self.lock();
+        if !commands.is_empty() {
+            return false;
+        }
+        commands.close();
+        streams.remove(options);
+        true
+    }
+}
+
+type Messages = Box<tonic::Streaming<pb::LeaseKeepAliveResponse>>;
+
+struct Opened {
+    result: Result<Messages>,
+    endpoint: Option<Weak<Endpoint>>,
+    generation: u64,
+}
+
+enum Link {
+    Down(Instant),
+    Opening(Pin<Box<dyn Future<Output = Opened> + Send>>),
+    Up(Messages),
+}
+
+enum Turn {
+    Closed,
+    Command(Option<Command>),
+    Due,
+    Open,
+    Opened(Opened),
+    Message(Result<Option<pb::LeaseKeepAliveResponse>, tonic::Status>),
+}
+
+struct Task {
+    core: Arc<Core>,
+    hub: Arc<Hub>,
+    options: CallOptions,
+    commands: mpsc::UnboundedReceiver<Command>,
+    keeper: Keeper,
+    out: Option<mpsc::UnboundedSender<pb::LeaseKeepAliveRequest>>,
+    link: Link,
+    endpoint: Option<Weak<Endpoint>>,
+    generation: u64,
+    renewals: u32,
+}
+
+impl Task {
+    fn new(
+        core: Arc<Core>,
+        hub: Arc<Hub>,
+        options: CallOptions,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Task {
+        Task {
+            core,
+            hub,
+            options,
+            commands,
+            keeper: Keeper::default(),
+            out: None,
+            link: Link::Down(Instant::now()),
+            endpoint: None,
+            generation: 0,
+            renewals: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        let core = self.core.clone();
+        let closed = core.until_closed();
+        tokio::pin!(closed);
+        loop {
+            if self.keeper.is_empty() && self.hub.leave(&self.options, &mut self.commands) {
+                return;
+            }
+            // While the stream is down, leases run out all the same; nothing is asked.
+            let due = self.keeper.next();
+            let due = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let link = async {
+                match &mut self.link {
+                    Link::Down(until) => {
+                        tokio::time::sleep_until(*until).await;
+                        Turn::Open
+                    }
+                    Link::Opening(opening) => Turn::Opened(opening.await),
+                    Link::Up(messages) => Turn::Message(messages.message().await),
+                }
+            };
+            let turn = tokio::select! {
+                biased;
+                () = &mut closed => Turn::Closed,
+                command = self.commands.recv() => Turn::Command(command),
+                turn = link => turn,
+                () = due => Turn::Due,
+            };
+            match turn {
+                Turn::Closed | Turn::Command(None) => return self.close(),
+                Turn::Command(Some(command)) => self.command(command),
+                Turn::Due => self.due(),
+                Turn::Open => self.open(),
+                Turn::Opened(opened) => self.opened(opened).await,
+                Turn::Message(message) => self.message(message).await,
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Keep(id, slot) => {
+                let limit = self.core.config.dial_timeout;
+                let first = if limit.is_zero() { FIRST } else { limit } + Duration::from_secs(1);
+                self.keeper.add(id, &slot, Instant::now(), first);
+            }
+            Command::Release(id) => self.keeper.release(id),
+        }
+    }
+
+    fn due(&mut self) {
+        let now = Instant::now();
+        let due = self.keeper.due(now);
+        if let Some(out) = &self.out {
+            for id in due.ask {
+                let _ = out.send(pb::LeaseKeepAliveRequest { id });
+            }
+            if due.stuck {
+                self.down("no answer in time");
+            }
+        } else {
+            // Not sent after all: it is when the stream is open again.
+            self.keeper.broke(now + PAUSE);
+        }
+    }
+
+    fn open(&mut self) {
+        let (out, requests) = mpsc::unbounded_channel();
+        self.out = Some(out);
+        self.keeper.broke(Instant::now());
+        let (core, options) = (self.core.clone(), self.options.clone());
+        let avoid = self.endpoint.take().and_then(|endpoint| endpoint.upgrade());
+        self.link = Link::Opening(Box::pin(async move {
+            let generation = core.tokens.generation();
+            let picked = match core.balancer.pick(avoid.as_ref()).await {
+                Ok(picked) => picked,
+                Err(error) => return Opened { result: Err(error), endpoint: None, generation },
+            };
+            let requests = Requests(requests);
+            let stream = core.stream(&picked, &options, &LEASE_KEEP_ALIVE, requests).await;
+            let endpoint = Some(Arc::downgrade(&picked.endpoint));
+            Opened { result: stream.map(Box::new), endpoint, generation }
+        }));
+    }
+
+    async fn opened(&mut self, opened: Opened) {
+        self.endpoint = opened.endpoint;
+        self.generation = opened.generation;
+        match opened.result {
+            Ok(messages) => self.link = Link::Up(messages),
+            Err(error) => self.broke(error).await,
+        }
+    }
+
+    async fn message(
+        &mut self,
+        message: Result<Option<pb::LeaseKeepAliveResponse>, tonic::Status>,
+    ) {
+        match message {
+            Ok(Some(response)) => {
+                if let Err(error) = self.core.check_cluster(response.header.as_ref()) {
+                    return self.keeper.lose_all(&error);
+                }
+                self.renewals = 0;
+                self.keeper.answer(response, Instant::now(), fastrand::f64());
+            }
+            Ok(None) => self.down("the stream ended"),
+            Err(status) => self.broke(broken(&status)).await,
+        }
+    }
+
+    async fn broke(&mut self, error: Error) {
+        self.down(&error.to_string());
+        if error.wants_token() && self.renewals < 2 {
+            self.renewals += 1;
+            if let Ok(true) = self.core.renew_token(&self.options, self.generation).await {
+                return;
+            }
+        }
+        // Without a leader the lease may live on: only who asked to be told is. All else is tried again until the
+        // leases run out.
+        let told = self.options.require_leader && error.is(EtcdError::NoLeader);
+        let helpless = !error.is_transient() && !error.wants_token();
+        if told || helpless {
+            self.keeper.lose_all(&error);
+        }
+    }
+
+    fn down(&mut self, why: &str) {
+        tracing::debug!(why, "the keep-alive stream broke");
+        metrics::counter!("etch_client_keep_alive_streams_broken_total").increment(1);
+        if let Some(endpoint) = self.endpoint.as_ref().and_then(Weak::upgrade) {
+            endpoint.suspect();
+        }
+        self.out = None;
+        self.keeper.broke(Instant::now());
+        self.link = Link::Down(Instant::now() + PAUSE);
+    }
+
+    /// The client is closed.
+    fn close(mut self) {
+        loop {
+            self.keeper.lose_all(&Error::Closed);
+            if self.hub.leave(&self.options, &mut self.commands) {
+                return;
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.command(command);
+            }
+        }
+    }
+}
