@@ -12,7 +12,7 @@ use h2::RecvStream;
 use crate::call::CallInfo;
 use crate::deframe::Deframer;
 use crate::reply::Reply;
-use crate::shared::Shared;
+use crate::shared::Held;
 use crate::status::{Code, Status};
 
 /// Wakes the connection's task, unless it is running: then it only goes round
@@ -81,6 +81,7 @@ pub(crate) struct Call {
     pub(crate) reply: Reply,
     pub(crate) body: RecvStream,
     pub(crate) deframer: Deframer,
+    pub(crate) held: Held,
 }
 
 /// What became of a body that was looked at.
@@ -94,18 +95,13 @@ pub(crate) enum Read {
 impl Call {
     /// Reads what has come in. The first message is the request; Go's server
     /// does not wait for the end of the stream behind it, nor does this.
-    pub(crate) fn read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Read {
-        let before = self.deframer.held();
+    pub(crate) fn read(&mut self, cx: &mut Context<'_>) -> Read {
         let read = self.read_more(cx);
-        shared.partial(before, if matches!(read, Read::Wait) { self.deframer.held() } else { 0 });
-        if matches!(read, Read::Wait) && shared.partial_is_full() {
-            shared.partial(self.deframer.held(), 0);
-            return Read::Bad(Status::new(
-                Code::ResourceExhausted,
-                "too many bytes of unfinished requests on one connection",
-            ));
+        let held = if matches!(read, Read::Wait) { self.deframer.held() } else { 0 };
+        match self.held.set(held) {
+            Ok(()) => read,
+            Err(status) => Read::Bad(status),
         }
-        read
     }
 
     fn read_more(&mut self, cx: &mut Context<'_>) -> Read {
@@ -181,7 +177,7 @@ impl Partial {
 
     /// Reads the bodies that have moved; gives the next call that is through,
     /// with what became of it.
-    pub(crate) fn next_through(&mut self, shared: &Shared) -> Option<(Call, Read)> {
+    pub(crate) fn next_through(&mut self) -> Option<(Call, Read)> {
         loop {
             if self.moved.is_empty() {
                 let mut list = self.ready.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +186,7 @@ impl Partial {
             let slot = self.moved.pop()?;
             // A slot may be named twice, or by a waker of the call it held before.
             let Some((call, waker)) = &mut self.slots[slot] else { continue };
-            let read = call.read(&mut Context::from_waker(waker), shared);
+            let read = call.read(&mut Context::from_waker(waker));
             if matches!(read, Read::Wait) {
                 continue;
             }

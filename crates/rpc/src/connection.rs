@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::payload::Chunk;
 use crate::plain;
 use crate::reply::{Inner, Reply};
-use crate::shared::{Open, Shared};
+use crate::shared::{Held, Open, Shared};
 use crate::status::Status;
 use crate::stream::{MessageStream, StreamTask};
 use crate::wire::Wire;
@@ -203,7 +203,7 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond, cx),
             }
         };
-        while let Some((call, read)) = self.partial.next_through(&self.shared) {
+        while let Some((call, read)) = self.partial.next_through() {
             self.settle(call, read);
         }
         if std::mem::take(&mut self.handed_over) {
@@ -272,8 +272,9 @@ where
         match route {
             Route::Unary(method) => {
                 let reply = Reply::new(inner);
-                let mut call = Call { method, info, reply, body, deframer };
-                match call.read(cx, &self.shared) {
+                let held = Held::new(self.shared.clone());
+                let mut call = Call { method, info, reply, body, deframer, held };
+                match call.read(cx) {
                     Read::Wait => self.partial.insert(call),
                     read => self.settle(call, read),
                 }

@@ -10,11 +10,16 @@ use flate2::bufread::MultiGzDecoder;
 use crate::payload::PREFIX;
 use crate::status::{Code, Status};
 
+/// Chunks below this are copied if they have to wait.
+const OWN: usize = 8 * 1024;
+
 /// Puts messages together from chunks. A message that lies in one chunk is
 /// given out as a slice of it, not copied.
 pub(crate) struct Deframer {
     max: usize,
     chunks: VecDeque<Bytes>,
+    /// What comes after the chunks, copied together.
+    tail: BytesMut,
     held: usize,
     /// Messages may be packed with gzip.
     gzip: bool,
@@ -22,13 +27,34 @@ pub(crate) struct Deframer {
 
 impl Deframer {
     pub(crate) fn new(max: usize, gzip: bool) -> Deframer {
-        Deframer { max, chunks: VecDeque::new(), held: 0, gzip }
+        Deframer { max, chunks: VecDeque::new(), tail: BytesMut::new(), held: 0, gzip }
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.held += chunk.len();
-            self.chunks.push_back(chunk);
+        if chunk.is_empty() {
+            return;
+        }
+        self.held += chunk.len();
+        if !self.tail.is_empty() && chunk.len() < OWN {
+            return self.tail.extend_from_slice(&chunk);
+        }
+        self.close_tail();
+        self.chunks.push_back(chunk);
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
+        }
+    }
+
+    /// The rest may be long in coming, and a small chunk keeps the whole buffer
+    /// that it was read into: it is copied out.
+    fn wait(&mut self) {
+        if self.tail.is_empty()
+            && let Some(last) = self.chunks.pop_back_if(|last| last.len() < OWN)
+        {
+            self.tail.extend_from_slice(&last);
         }
     }
 
@@ -40,7 +66,10 @@ impl Deframer {
     /// The next whole message, `None` while it is not there yet. The length is
     /// judged as soon as it is known, before the bytes are waited for.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some(head) = self.head() else { return Ok(None) };
+        let Some(head) = self.head() else {
+            self.wait();
+            return Ok(None);
+        };
         let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if len > self.max {
             return Err(Status::new(
@@ -49,8 +78,10 @@ impl Deframer {
             ));
         }
         if self.held < PREFIX + len {
+            self.wait();
             return Ok(None);
         }
+        self.close_tail();
         self.skip(PREFIX);
         let message = self.take(len);
         match head[0] {
@@ -78,15 +109,14 @@ impl Deframer {
     }
 
     fn head(&self) -> Option<[u8; PREFIX]> {
-        let first = self.chunks.front()?;
-        if let Some(head) = first.first_chunk() {
+        if let Some(head) = self.chunks.front().and_then(|first| first.first_chunk()) {
             return Some(*head);
         }
         if self.held < PREFIX {
             return None;
         }
         let mut head = [0; PREFIX];
-        let bytes = self.chunks.iter().flat_map(|c| c.iter());
+        let bytes = self.chunks.iter().flat_map(|c| c.iter()).chain(&self.tail);
         for (to, from) in head.iter_mut().zip(bytes) {
             *to = *from;
         }
@@ -158,6 +188,23 @@ mod tests {
             assert_eq!(got, messages, "step {step}");
             assert_eq!(d.held(), 0);
         }
+    }
+
+    #[test]
+    fn what_waits_does_not_keep_the_buffer_that_it_came_in() {
+        let mut d = Deframer::new(100_000, false);
+        let wire = Bytes::from(framed(&[&[b'x'; 50_000]]));
+        let mut read = Vec::new();
+        for piece in [0..3, 3..7, 7..20, 20..30_000, 30_000..30_001, 30_001..30_300] {
+            let buffer = Bytes::copy_from_slice(&wire);
+            d.push(buffer.slice(piece.clone()));
+            assert_eq!(d.next(), Ok(None));
+            assert_eq!(buffer.is_unique(), piece.len() < OWN, "{piece:?}");
+            read.push(buffer);
+        }
+        d.push(wire.slice(30_300..));
+        assert_eq!(d.next(), Ok(Some(Bytes::from(vec![b'x'; 50_000]))));
+        assert!(read.iter().all(Bytes::is_unique));
     }
 
     #[test]

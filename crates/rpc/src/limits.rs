@@ -21,9 +21,16 @@ pub struct Limits {
     pub initial_stream_window: u32,
     /// Flow-control window of the connection, for what we receive.
     pub initial_connection_window: u32,
-    /// Bytes of unfinished unary requests held at a time; beyond it a call
-    /// that needs more ends with `ResourceExhausted`.
+    /// Bytes of messages that have not come in whole, on one connection;
+    /// beyond it a call that brings more ends with `ResourceExhausted`.
     pub max_partial_bytes: usize,
+    /// The same for all connections of a thread: beyond it those that hold
+    /// more than `fair_partial_bytes` may not bring more, and beyond twice as
+    /// much nobody may.
+    pub max_partial_bytes_all: usize,
+    /// What a connection may hold while others hold much: some of the largest
+    /// requests.
+    pub fair_partial_bytes: usize,
     /// Bytes handed to HTTP/2 and not yet taken by the socket. Beyond it
     /// large replies and streams wait, and while the socket takes nothing no
     /// further requests are read.
@@ -75,7 +82,9 @@ impl Default for Limits {
             max_send_message: i32::MAX as usize,
             initial_stream_window: 1024 * 1024,
             initial_connection_window: 16 * 1024 * 1024,
-            max_partial_bytes: 64 * 1024 * 1024,
+            max_partial_bytes: 32 * 1024 * 1024,
+            max_partial_bytes_all: 128 * 1024 * 1024,
+            fair_partial_bytes: 4 * 1024 * 1024,
             send_buffer: 1024 * 1024,
             stream_send_buffer: 256 * 1024,
             read_per_turn: 128 * 1024,

@@ -10,6 +10,7 @@ use crate::deadline::Deadlines;
 use crate::flood::Sent;
 use crate::limits::Limits;
 use crate::stats::Stats;
+use crate::status::{Code, Status};
 
 trait HasStats {
     fn stats(&self) -> &Stats;
@@ -121,13 +122,50 @@ impl Shared {
         self.stats().calls_in_flight.sub(1);
     }
 
-    /// Bytes that one unfinished request held before and holds now.
-    pub(crate) fn partial(&self, before: usize, now: usize) {
-        self.partial.set(self.partial.get() - before + now);
+    /// Whether those who wait for the rest of a message hold too much.
+    fn partial_is_full(&self) -> bool {
+        let (ours, limits) = (self.partial.get(), &self.limits);
+        let all = self.stats().partial_bytes.get() as usize;
+        ours > limits.max_partial_bytes
+            || (all > limits.max_partial_bytes_all && ours > limits.fair_partial_bytes)
+            || all > 2 * limits.max_partial_bytes_all
+    }
+}
+
+/// What one call holds of a message that has not come in whole.
+pub(crate) struct Held {
+    shared: Rc<Shared>,
+    bytes: usize,
+}
+
+impl Held {
+    pub(crate) fn new(shared: Rc<Shared>) -> Held {
+        Held { shared, bytes: 0 }
     }
 
-    pub(crate) fn partial_is_full(&self) -> bool {
-        self.partial.get() > self.limits.max_partial_bytes
+    /// It holds so much now. An error says that it may not.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Status> {
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let (before, grows) = (self.bytes, bytes > self.bytes);
+        self.bytes = bytes;
+        self.shared.partial.set(self.shared.partial.get() - before + bytes);
+        let stats = self.shared.stats();
+        stats.partial_bytes.sub(before as u64);
+        stats.partial_bytes.add(bytes as u64);
+        if grows && self.shared.partial_is_full() {
+            let text = "too many bytes of unfinished requests";
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // To hold nothing is never an error.
+        let _ = self.set(0);
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Stats {
     pub calls: Counter,
     /// Calls whose answer has not ended yet.
     pub calls_in_flight: Counter,
+    /// Bytes of messages that have not come in whole.
+    pub partial_bytes: Counter,
     /// Messages received whole.
     pub messages_in: Counter,
     /// Messages sent or queued to send.

@@ -19,7 +19,7 @@ use crate::http2::{error_response, response_head};
 use crate::payload::Payload;
 use crate::pump::{Item, Pump};
 use crate::reply::{Inner, into_chunk};
-use crate::shared::Shared;
+use crate::shared::{Held, Shared};
 use crate::status::{Code, Status};
 
 /// The messages of one streaming call. Nothing is read ahead of the message
@@ -28,12 +28,14 @@ pub struct MessageStream {
     recv: RecvStream,
     deframer: Deframer,
     shared: Rc<Shared>,
+    held: Held,
     ended: bool,
 }
 
 impl MessageStream {
     pub(crate) fn new(recv: RecvStream, deframer: Deframer, shared: Rc<Shared>) -> MessageStream {
-        MessageStream { recv, deframer, shared, ended: false }
+        let held = Held::new(shared.clone());
+        MessageStream { recv, deframer, shared, held, ended: false }
     }
 
     /// The next message; `None` when the client has ended its side.
@@ -44,7 +46,9 @@ impl MessageStream {
     /// As [`MessageStream::next`], for futures written by hand.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
-            if let Some(message) = self.deframer.next()? {
+            let next = self.deframer.next()?;
+            self.held.set(if next.is_none() { self.deframer.held() } else { 0 })?;
+            if let Some(message) = next {
                 let stats = self.shared.stats();
                 stats.messages_in.add(1);
                 stats.message_bytes_in.add(message.len() as u64);

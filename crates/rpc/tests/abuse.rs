@@ -145,14 +145,27 @@ fn a_reader_that_reads_nothing_is_held_and_cut() {
 
 #[test]
 fn unfinished_requests_are_bounded() {
+    let one = Limits { max_partial_bytes: 200_000, ..Limits::default() };
+    unfinished("Echo", one.clone());
+    unfinished("Bidi", one);
+    // Where others hold much, a connection may hold its fair part.
+    let fair = 200_000;
+    let all =
+        Limits { max_partial_bytes_all: 150_000, fair_partial_bytes: fair, ..Limits::default() };
+    unfinished("Bidi", all);
+    // And beyond that nothing.
+    let all = Limits { max_partial_bytes_all: 100_000, ..Limits::default() };
+    unfinished("Echo", all);
+}
+
+fn unfinished(method: &'static str, limits: Limits) {
     run(async {
-        let limits = Limits { max_partial_bytes: 200_000, ..Limits::default() };
         let (served, client) = connect(limits).await;
         let mut held = Vec::new();
         let mut refused = 0;
         for _ in 0..4 {
             let mut ready = client.clone().ready().await.expect("ready");
-            let head = request("Echo").body(()).expect("request");
+            let head = request(method).body(()).expect("request");
             let (response, mut stream) = ready.send_request(head, false).expect("send");
             stream.send_data(frame(&[0; 100_000]).slice(..90_000), false).expect("data");
             settle().await;
@@ -168,6 +181,11 @@ fn unfinished_requests_are_bounded() {
         }
         assert_eq!((held.len(), refused), (2, 2));
         assert_eq!(served.server.stats.calls_in_flight.get(), 2);
+        assert_eq!(served.server.stats.partial_bytes.get(), 180_000);
+        drop((held, client));
+        served.closed.await.expect("joined");
+        settle().await;
+        assert_eq!(served.server.stats.partial_bytes.get(), 0);
     });
 }
 

@@ -23,6 +23,7 @@ use etch_state::StateConfig;
 use etch_state::lease::LessorConfig;
 use etch_state::members::Member as MemberRow;
 use prost::Message as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
@@ -53,6 +54,7 @@ const REQUEST_TIMEOUT_MS: u64 = 5000;
 
 /// Runs the server until it is told to stop. The error says why it could not.
 pub fn run(config: &Config, log: &Logger) -> Result<(), String> {
+    allow_files();
     let data_dir = PathBuf::from(&config.data_dir);
     let disk = open_disk(config);
     let recovery = recovery(config, &data_dir)?;
@@ -66,6 +68,13 @@ pub fn run(config: &Config, log: &Logger) -> Result<(), String> {
     log_recovered(&recovered, log);
     let server = Server::start(config, log, &disk, &recovery, recovered, listeners)?;
     server.serve(config)
+}
+
+/// A connection is a file. Systems allow few by default and many to who asks; Go's runtime asks, so etcd may.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused we serve as many as we may.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn open_disk(config: &Config) -> Arc<dyn Disk> {

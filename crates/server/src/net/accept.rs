@@ -28,6 +28,8 @@ enum Bound {
     Unix(UnixListener, PathBuf),
 }
 
+/// Connections that the kernel may have accepted and we have not yet; its own limit is below this, if at all.
+const BACKLOG: i32 = 4096;
 /// After an error of accept (no file descriptors left, say) the port rests for so long.
 const REST: Duration = Duration::from_millis(50);
 
@@ -36,6 +38,8 @@ impl Listener {
     pub fn tcp(address: &str, offer: Offer) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
         let socket = TcpListener::bind(&addresses[..])?;
+        // std asks for 128, which is too few when everybody comes back at once.
+        rustix::net::listen(&socket, BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket: Bound::Tcp(socket), offer })
     }
