@@ -151,12 +151,59 @@ fn by_token(net: &Net, token: &str) -> Option<AuthInfo> {
     }
 }
 
-/// The name in the certificate that the connection was opened with. Calls that a gateway makes carry the
-/// gateway's certificate, which says nothing of who is behind it.
+/// The name in the certificate that the connection was opened with, where it stands for a user.
 fn by_certificate(net: &Net, call: &CallInfo) -> Option<AuthInfo> {
-    let name = call.peer().common_name.as_deref()?;
-    if !net.member.guard.certificates || call.metadata("grpcgateway-accept").is_some() {
+    if !net.member.guard.certificates {
         return None;
     }
-    Some(AuthInfo { username: Arc::from(name), revision: net.member.auth.revision() })
+    let username = certified(call)?;
+    Some(AuthInfo { username, revision: net.member.auth.revision() })
+}
+
+/// Whom a call's certificate names. Calls that a gateway makes come with the gateway's own certificate, which
+/// says nothing of who is behind it.
+fn certified(call: &CallInfo) -> Option<Arc<str>> {
+    let name = call.peer().common_name.as_deref()?;
+    call.metadata("grpcgateway-accept").is_none().then(|| Arc::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use etch_rpc::Peer;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn call(headers: &[(&'static str, &'static str)], common_name: Option<&str>) -> CallInfo {
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let headers: HeaderMap = pairs.collect();
+        let peer = Peer { common_name: common_name.map(str::to_owned), ..Peer::default() };
+        CallInfo::new(headers, Rc::new(peer), None)
+    }
+
+    #[test]
+    fn a_token_comes_under_either_name_and_grpcs_goes_first() {
+        let tokens = [
+            (vec![("token", "a.1")], Some("a.1")),
+            (vec![("authorization", "a.1")], Some("a.1")),
+            (vec![("authorization", "Bearer a.1")], Some("a.1")),
+            (vec![("authorization", "b.2"), ("token", "a.1")], Some("a.1")),
+            (vec![("token", "")], Some("")),
+            (vec![], None),
+        ];
+        for (headers, want) in tokens {
+            assert_eq!(token(&call(&headers, None)), want, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_a_user_but_not_through_a_gateway() {
+        assert_eq!(certified(&call(&[], Some("ann"))).as_deref(), Some("ann"));
+        assert_eq!(certified(&call(&[], None)), None);
+        assert_eq!(certified(&call(&[("grpcgateway-accept", "*/*")], Some("gateway"))), None);
+    }
 }

@@ -72,6 +72,7 @@ impl Editor<'_> {
         if request.name.is_empty() {
             return Err(Error::UserEmpty);
         }
+        check_length(&request.name)?;
         if self.view.user(&request.name).is_some() {
             return Err(Error::UserAlreadyExist);
         }
@@ -133,6 +134,7 @@ impl Editor<'_> {
         if request.name.is_empty() {
             return Err(Error::RoleEmpty);
         }
+        check_length(&request.name)?;
         if self.view.roles.contains_key(&*request.name) {
             return Err(Error::RoleAlreadyExist);
         }
@@ -205,6 +207,13 @@ fn lose(roles: &mut Vec<String>, role: &str) -> bool {
     let before = roles.len();
     roles.retain(|r| r != role);
     roles.len() != before
+}
+
+/// The longest name that can be a key of the file. etcd ends where it is given a longer one.
+const NAME_MAX: usize = 32_768;
+
+fn check_length(name: &str) -> Result<(), Error> {
+    if name.len() > NAME_MAX { Err(Error::InvalidAuthMgmt) } else { Ok(()) }
 }
 
 /// A password's hash as it comes through the log. What members of before 3.5 proposed, the password itself,

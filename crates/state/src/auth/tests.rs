@@ -16,6 +16,7 @@ use prost::Message;
 
 use super::*;
 use crate::lease::LessorConfig;
+use crate::watch::{Doorbell, StreamConfig, StreamState, Wake};
 use crate::{Reply, State, StateConfig};
 
 /// A member's state, fed with entries.
@@ -191,6 +192,10 @@ fn what_cannot_be_done_is_said_in_etcds_words_and_changes_nothing() {
     let user = |name: &str| pb::AuthUserAddRequest { name: name.into(), ..Default::default() };
     assert_eq!(world.by("", K::AuthUserAdd, &user("")).unwrap_err(), Error::UserEmpty);
     assert_eq!(world.by("", K::AuthUserAdd, &user("ann")).unwrap_err(), Error::UserAlreadyExist);
+    let (long, longer) = ("x".repeat(32_768), "x".repeat(32_769));
+    assert_eq!(world.by("", K::AuthUserAdd, &user(&longer)).unwrap_err(), Error::InvalidAuthMgmt);
+    let role = pb::AuthRoleAddRequest { name: longer };
+    assert_eq!(world.by("", K::AuthRoleAdd, &role).unwrap_err(), Error::InvalidAuthMgmt);
     let bad = pb::AuthUserChangePasswordRequest {
         name: "ann".into(),
         hashed_password: "!".into(),
@@ -220,6 +225,8 @@ fn what_cannot_be_done_is_said_in_etcds_words_and_changes_nothing() {
     let revoked = world.by("", K::AuthRoleRevokePermission, &revoke).unwrap_err();
     assert_eq!(revoked, Error::PermissionNotGranted);
     assert_eq!(world.shown(), before);
+    world.by("", K::AuthUserAdd, &user(&long)).unwrap();
+    world.commit();
 }
 
 #[test]
@@ -409,13 +416,31 @@ fn who_has_no_password_cannot_log_in() {
     assert_eq!(world.by("", K::Authenticate, &login).unwrap_err(), Error::AuthFailed);
 }
 
-/// One batch: a put, the loss of the permission, a put. Readers must never see the second one with the
-/// permission.
+/// Notes the auth revision at the moment when watchers are told.
+struct Noting(Arc<Auth>, AtomicU64);
+
+impl Wake for Noting {
+    fn wake(&self) {
+        self.1.store(self.0.revision(), Ordering::Release);
+    }
+}
+
+/// invariant I6: one batch holds a put, the loss of the permission for it, and a put. The first is published
+/// under the old permissions, the others under the new ones.
 #[test]
 fn permissions_change_between_publications_of_keys() {
     let mut world = World::enabled();
     world.user_with("ann", &[(Type::Readwrite, "a", "")]);
-    let revision = world.state.auth().revision();
+    let auth = Arc::clone(world.state.auth());
+    let noting = Arc::new(Noting(Arc::clone(&auth), AtomicU64::new(0)));
+    let doorbell = Doorbell::new(Arc::clone(&noting) as Arc<dyn Wake>);
+    let hub = Arc::clone(world.state.hub());
+    let mut stream = StreamState::new(&hub, &doorbell, 1, 0, StreamConfig::default());
+    let watch = pb::WatchCreateRequest { key: "a".into(), ..Default::default() };
+    stream.create(&watch, Ok(()), world.state.store().as_ref());
+    stream.poll(world.state.store().as_ref(), usize::MAX, &mut Vec::new()).unwrap();
+
+    let revision = auth.revision();
     let entry = |user: &'static str, revision, kind, body: Vec<u8>| {
         encode_entry_from(&Header { id: 9, username: user, auth_revision: revision }, kind, &body)
     };
@@ -430,6 +455,8 @@ fn permissions_change_between_publications_of_keys() {
         world.apply_from().into_iter().map(|r| r.map(|reply| reply.revision)).collect();
     let keys = world.state.store().revision();
     assert_eq!(results, [Ok(keys - 1), Ok(keys - 1), Err(Error::AuthOldRevision), Ok(keys)]);
+    let told = noting.1.load(Ordering::Acquire);
+    assert_eq!((told, auth.revision()), (revision, revision + 1));
 }
 
 #[test]
