@@ -41,7 +41,7 @@ mutants! {
     I18679 "A transaction that fails half way leaves its first half"
     I18667 "The revisions of ranges in a transaction are not looked at when it is applied"
     I12535 "A lease with a negative id is forgotten at a restart"
-    I17228 "History is read from the file and from memory where both have it: events come twice"
+    I17228 "What is on its way to the file is looked for in the file alone"
     R105 "After a restart a lone member answers reads before it knows what was committed"
     I20221 "A watch from a revision yet to come gets what happens before that"
     I15220 "A notice of progress goes out before the events that it speaks of"

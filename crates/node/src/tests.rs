@@ -243,6 +243,29 @@ fn acknowledged_writes_survive_a_crash_at_any_step() {
     }
 }
 
+/// Upstream raft 105: what was acknowledged before a crash is not known to be committed after it. Nobody reads
+/// before it is.
+#[test]
+fn r105_no_read_before_the_own_term_has_begun() {
+    let mut world = World::open(MemDisk::new());
+    world.settle();
+    world.put("a", 1);
+    world.turn();
+    world.flush();
+    world.turn();
+    assert!(matches!(&world.answers[..], [(1, Ok(_))]), "the commit index is not recorded yet");
+    let mut after = World::start(world.disk.crash(Crash::LoseAll), &recovery());
+    after.node.read(7);
+    for _ in 0..20 {
+        after.turn();
+        let may_read = after.node.view().is_lone_leader() || !after.answers.is_empty();
+        assert!(!may_read || after.revision() == 2, "a stale read: {}", after.revision());
+        after.flush();
+    }
+    assert!(after.node.view().is_lone_leader());
+    assert!(matches!(&after.answers[..], [(7, Ok(_))]));
+}
+
 #[test]
 fn a_raft_snapshot_lets_the_log_begin_later() {
     let mut world = World::open(MemDisk::new());
@@ -291,7 +314,7 @@ fn what_is_too_large_or_comes_after_the_end_is_refused() {
 }
 
 #[test]
-fn who_waits_too_long_is_told_so_and_the_write_still_counts() {
+fn i14110_who_waits_too_long_is_told_so_and_the_write_still_counts() {
     let mut world = World::open(MemDisk::new());
     world.put("a", 1);
     world.turn();

@@ -313,6 +313,9 @@ impl State {
         self.noted = (index, term);
         self.committing = self.writer.pending_bytes();
         let pending = self.writer.take_pending();
+        if mutants::on(Mutant::I17228) {
+            self.store.committed(pending.revision);
+        }
         (pending.batch, pending.revision)
     }
 

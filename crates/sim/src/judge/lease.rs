@@ -101,8 +101,8 @@ fn early(
         return;
     }
     let Some(at) = evidence.done_by(ended) else { return };
-    let Some(last) = renewals.iter().filter(|r| r.sure && r.ended < at).map(|r| r.sent).max()
-    else {
+    // One that succeeded found the lease alive, so it came before the end, whenever its answer did.
+    let Some(last) = renewals.iter().filter(|r| r.sure && r.sent < at).map(|r| r.sent).max() else {
         return;
     };
     let due = last + life.ttl as u64 * SECOND;

@@ -19,6 +19,8 @@ pub struct Client {
     pub waits_for: Option<usize>,
     /// Leases that it was granted, or may have been.
     pub leases: Vec<i64>,
+    /// Older ones, which are about to end.
+    pub fading: Vec<i64>,
     /// Modification revisions as last seen.
     pub seen: BTreeMap<Bytes, i64>,
     /// The newest revision of any answer.
@@ -38,6 +40,7 @@ impl World {
                 rng: Rng::new(self.options.seed, 1000 + client as u64),
                 waits_for: None,
                 leases: Vec::new(),
+                fading: Vec::new(),
                 seen: BTreeMap::new(),
                 revision: 0,
                 values: 0,
@@ -168,8 +171,11 @@ impl World {
             (Request::LeaseGrant(grant), Outcome::Ok(_) | Outcome::Unknown) => {
                 c.leases.push(grant.id);
                 let surplus = c.leases.len().saturating_sub(4);
-                c.leases.drain(..surplus);
+                c.fading.extend(c.leases.drain(..surplus));
+                let surplus = c.fading.len().saturating_sub(6);
+                c.fading.drain(..surplus);
             }
+            (Request::Compact(asked), Outcome::Ok(_)) => self.compacted = asked.revision,
             (Request::LeaseRevoke(revoke), Outcome::Ok(_)) => c.leases.retain(|l| *l != revoke.id),
             (Request::LeaseKeepAlive(_), Outcome::Ok(Response::LeaseKeepAlive(answer)))
                 if answer.ttl == 0 =>

@@ -155,6 +155,8 @@ pub struct World {
     stats: Stats,
     /// The highest revision that any client has seen.
     seen_revision: i64,
+    /// The last revision that a client has compacted to.
+    compacted: i64,
     healed: bool,
     probe: healing::Probe,
     done: bool,
@@ -195,6 +197,7 @@ impl World {
             journal: Vec::new(),
             stats: Stats::default(),
             seen_revision: 1,
+            compacted: 0,
             healed: false,
             probe: healing::Probe::default(),
             done: false,

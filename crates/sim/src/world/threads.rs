@@ -110,7 +110,6 @@ impl World {
             self.stats.count(match note {
                 Note::Leader(..) => "changes of leader",
                 Note::SnapshotSaved(_) => "raft snapshots",
-                Note::CompactionStep(_) => "steps of compactions",
                 Note::Compacted(_) => "compactions finished",
                 Note::QuotaExceeded => "quotas exceeded",
                 Note::CompactionStep(_) => "steps of compactions",

@@ -180,7 +180,8 @@ impl Drawer<'_> {
         if self.c.leases.is_empty() || self.c.rng.chance(30) {
             return self.c.rng.around(1, 99);
         }
-        let leases = &self.c.leases;
+        let faded = self.c.rng.chance(200) && !self.c.fading.is_empty();
+        let leases = if faded { &self.c.fading } else { &self.c.leases };
         self.c.rng.pick(leases)
     }
 

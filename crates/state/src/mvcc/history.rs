@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etch_api::Error;
 use etch_api::range::KeyRange;
-use etch_disk::mutants::{self, Mutant};
 
 use super::read::ReadError;
 use super::store::{Found, Store};
@@ -157,8 +156,7 @@ impl Store {
             (boundary, (from < boundary).then(|| Tree::new(recent.backend.snapshot())))
         };
         if let Some(tree) = tree {
-            let upto = if mutants::on(Mutant::I17228) { to } else { to.min(boundary - 1) };
-            match self.scan_tree(&tree, range, (from, upto), gather)? {
+            match self.scan_tree(&tree, range, (from, to.min(boundary - 1)), gather)? {
                 Some(stopped) => return Ok(stopped),
                 None => next = boundary,
             }
