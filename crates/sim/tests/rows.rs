@@ -407,7 +407,7 @@ fn i20590_renewals_at_every_step_of_a_lease() {
 /// own revision too, and what it promised to be gone stays gone (18089, 19179).
 #[test]
 fn i19179_a_compaction_cut_short_keeps_what_it_keeps() {
-    for steps in 0..12 {
+    for steps in 0..40 {
         let mut m = Machine::new();
         for i in 0..8 {
             m.put(&format!("k{}", i % 4), &i.to_string(), 0).expect("a put passes");
