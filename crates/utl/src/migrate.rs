@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use etch_api::pb::etcdserverpb::InternalRaftRequest;
+use etch_api::internal::{RequestKind, decode_entry};
+use etch_api::pb::etcdserverpb::DowngradeVersionTestRequest;
 use etch_api::pb::raftpb::EntryType;
 use etch_api::pb::walpb;
 use etch_cli::{Command, Failure, Flag, Matches, go};
@@ -163,9 +164,11 @@ fn version_of_log(dir: &Path) -> Result<Option<Version>, String> {
         if entry.r#type() != EntryType::EntryNormal {
             continue;
         }
-        let request = InternalRaftRequest::decode(entry.data.clone().unwrap_or_default())
-            .map_err(|e| format!("failed to read wal: entry {}: {e}", entry.index()))?;
-        if let Some(test) = request.downgrade_version_test {
+        let broken = |e| format!("failed to read wal: entry {}: {e}", entry.index());
+        // What is in the other requests, however odd or deep, does not matter here.
+        let request = decode_entry(&entry.data.clone().unwrap_or_default()).map_err(broken)?;
+        if request.kind == Some(RequestKind::DowngradeVersionTest) {
+            let test = DowngradeVersionTestRequest::decode(request.body).map_err(broken)?;
             let named: Version = test.ver.parse().unwrap_or(FIRST_WRITTEN);
             needed = needed.max(Some(named.max(FIRST_WRITTEN)));
         }
