@@ -23,6 +23,6 @@ mod tests;
 
 pub use node::{Config, Node};
 pub use output::{Commit, LogWrite, Note, Output, SaveSnapshot};
-pub use raft::eraftpb::Message;
+pub use raft::eraftpb::{Message, MessageType};
 pub use recover::{Identity, MemberParts, RecoverError, Recovered, Recovery};
 pub use view::View;

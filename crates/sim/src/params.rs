@@ -186,7 +186,7 @@ impl Params {
     /// What this seed draws.
     pub fn draw(options: &Options) -> Self {
         let rng = &mut Rng::new(options.seed, 1);
-        let members = rng.weighted(&[(1, 100)]);
+        let members = rng.weighted(&[(1, 80), (2, 3), (3, 14), (5, 3)]);
         let heartbeat_ms = rng.pick(&[10, 50, 100, 100]);
         let election_ms = heartbeat_ms * rng.pick(&[5, 10, 10]);
         let profile = rng.weighted(&[

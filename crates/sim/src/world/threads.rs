@@ -9,7 +9,7 @@ use etch_api::internal::Header;
 use etch_api::pb::raftpb;
 use etch_disk::backend::Backend as _;
 use etch_disk::snap::{self, MemberRecord};
-use etch_node::{Message, Note, SaveSnapshot};
+use etch_node::{Message, MessageType, Note, SaveSnapshot};
 use etch_state::Reply;
 
 use super::member::{Caller, Command, Taken};
@@ -304,7 +304,13 @@ impl World {
     fn send_raft(&mut self, member: usize, message: Message) {
         let Some(to) = self.members.iter().position(|m| m.row.id == message.to) else { return };
         self.stats.count("messages between members");
-        for delay in self.network.send(Place::Member(member), Place::Member(to)) {
+        let mut copies = self.network.send(Place::Member(member), Place::Member(to));
+        // Raft takes everything twice but a proposal that a follower hands on: of it there would be two
+        // entries. A transport must not repeat that, as etcd's does not.
+        if message.get_msg_type() == MessageType::MsgPropose {
+            copies.truncate(1);
+        }
+        for delay in copies {
             self.after(delay, Event::Raft { member: to, message: Box::new(message.clone()) });
         }
     }
