@@ -68,6 +68,8 @@ enum Event {
     Watcher { watcher: usize },
     /// A message on a stream arrives at the member.
     Upstream { stream: usize, message: Box<pb::WatchRequest> },
+    /// A stream's task takes the requests that have come.
+    Requests { stream: usize },
     /// A stream's task runs.
     Poll { stream: usize },
     /// A message on a stream arrives at the client.
@@ -274,6 +276,7 @@ impl World {
             Event::GiveUp { operation } => self.give_up(operation),
             Event::Watcher { watcher } => self.watcher_acts(watcher),
             Event::Upstream { stream, message } => self.upstream(stream, *message),
+            Event::Requests { stream } => self.take_requests(stream),
             Event::Poll { stream } => self.poll(stream),
             Event::Downstream { stream, message } => self.downstream(stream, *message),
             Event::Read { stream } => self.read_arrived(stream),

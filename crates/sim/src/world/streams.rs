@@ -45,6 +45,8 @@ pub struct Stream {
     /// When the last message of either direction arrives: a connection keeps order.
     up: u64,
     down: u64,
+    /// Requests that have come to the member and were not taken yet.
+    asked_for: VecDeque<WatchRequest>,
     /// What has come to the client and was not read yet.
     arrived: VecDeque<WatchResponse>,
     /// The client does not read before this.
@@ -127,6 +129,7 @@ impl World {
             poll_planned: None,
             up: self.now,
             down: self.now,
+            asked_for: VecDeque::new(),
             arrived: VecDeque::new(),
             stalled_until: 0,
             asked: VecDeque::new(),
@@ -211,20 +214,28 @@ impl World {
         self.at(at, Event::Upstream { stream, message });
     }
 
-    /// A request on a stream has come to the member.
+    /// A request on a stream has come to the member, which takes it now, or when it goes on.
     pub(super) fn upstream(&mut self, stream: usize, message: WatchRequest) {
+        self.streams[stream].asked_for.push_back(message);
+        self.take_requests(stream);
+    }
+
+    /// The stream's task takes the requests that have come.
+    pub(super) fn take_requests(&mut self, stream: usize) {
         let s = &mut self.streams[stream];
         let m = &self.members[s.member];
         if m.paused_until > self.now {
-            return self.at(m.paused_until, Event::Upstream { stream, message: Box::new(message) });
+            return self.at(m.paused_until, Event::Requests { stream });
         }
         let (Some(server), Some(process)) = (&mut s.server, &m.process) else { return };
         let store = process.node.state().store().as_ref();
-        match message.request_union {
-            Some(RequestUnion::CreateRequest(create)) => server.create(&create, Ok(()), store),
-            Some(RequestUnion::CancelRequest(cancel)) => server.cancel(cancel.watch_id, store),
-            Some(RequestUnion::ProgressRequest(_)) => server.request_progress(),
-            None => {}
+        for message in s.asked_for.drain(..) {
+            match message.request_union {
+                Some(RequestUnion::CreateRequest(create)) => server.create(&create, Ok(()), store),
+                Some(RequestUnion::CancelRequest(cancel)) => server.cancel(cancel.watch_id, store),
+                Some(RequestUnion::ProgressRequest(_)) => server.request_progress(),
+                None => {}
+            }
         }
         self.plan_poll(stream, 0);
     }
@@ -339,9 +350,13 @@ impl World {
             s.by_id.get(&message.watch_id).copied()
         };
         let Some(watch) = watch else {
-            if message.watch_id != -1 {
+            // A watch may have ended by itself while the client asked for its end.
+            if message.watch_id != -1 && !message.canceled {
                 let id = message.watch_id;
                 return self.violation(format!("a response for watch {id}, which there is not"));
+            }
+            if message.canceled {
+                return;
             }
             self.stats.count("progress notices of streams");
             for watch in s.by_id.values() {

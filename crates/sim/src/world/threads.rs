@@ -112,7 +112,6 @@ impl World {
                 Note::SnapshotSaved(_) => "raft snapshots",
                 Note::Compacted(_) => "compactions finished",
                 Note::QuotaExceeded => "quotas exceeded",
-                Note::CompactionStep(_) => "steps of compactions",
                 Note::CompactionHashLost(_) => "compactions without a hash",
                 Note::ClusterVersion(_) | Note::ConfChange(..) | Note::Removed => "other notes",
             });
