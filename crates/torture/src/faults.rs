@@ -28,8 +28,8 @@ pub struct Saboteur<'a> {
     pub notes: Vec<String>,
     /// The true file system's room is bounded: where the data directory is one of its own.
     pub small_disk: bool,
-    /// Whether the process's steady clock has leapt.
-    pub leapt: bool,
+    /// By how much the process's steady clock has leapt, all told.
+    pub leapt: Duration,
 }
 
 impl Saboteur<'_> {
@@ -273,7 +273,7 @@ impl Saboteur<'_> {
                     steady += both;
                 }
             }
-            self.leapt |= steady != 0;
+            self.leapt = Duration::from_secs(steady.unsigned_abs());
             let (wall_ns, steady_ns) = (wall * 1_000_000_000, steady * 1_000_000_000);
             self.shim()?.clocks(wall_ns, steady_ns).map_err(|e| e.to_string())?;
             self.note(format!("clocks at {wall:+} s and {steady:+} s"));
@@ -288,16 +288,16 @@ impl Saboteur<'_> {
             self.restart_if_down().await?;
             let fault = self.crash(lose);
             self.arm(&fault)?;
-            let ended =
-                self.server.await_end(Duration::from_millis(1500), Expected::Killed).await?;
+            let patience = Duration::from_millis(1500);
+            let mut ended = self.server.await_end(patience, Expected::Killed).await?;
+            let by = if ended { "" } else { ", which did not come: at the next call of any kind" };
+            if !ended {
+                self.arm(&DiskFault { files: files::ANY, calls: calls::ANY, after: 0, ..fault })?;
+                ended = self.server.await_end(patience, Expected::Killed).await?;
+            }
             self.note(format!(
-                "{} {:?} call {} (files {}, calls {}), {:?} lost",
-                if ended { "crash" } else { "no crash" },
-                fault.action,
-                fault.after,
-                fault.files,
-                fault.calls,
-                fault.loss,
+                "{:?} call {} (files {}, calls {}){by}; {:?} lost",
+                fault.action, fault.after, fault.files, fault.calls, fault.loss,
             ));
             if ended && self.rng.percent(40) {
                 self.crash_in_recovery(lose).await?;

@@ -15,6 +15,7 @@ cargo xtask torture [OPTIONS]
                  short-writes, clock, crash-point, lost-writes
   --jobs N       runs at a time (2)
   --etch PATH    the server's program
+  --canary       the server flushes nothing and the power fails: succeeds if that is found out
   --keep         leave the directories, also where nothing is wrong
 ";
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub etch: PathBuf,
     /// Whether directories stay.
     pub keep: bool,
+    /// Whether the server is one that must be found out.
+    pub canary: bool,
 }
 
 impl Options {
@@ -48,10 +51,16 @@ impl Options {
             jobs: 2,
             etch: PathBuf::new(),
             keep: false,
+            canary: false,
         };
         while let Some(arg) = args.next() {
             if arg == "--keep" {
                 options.keep = true;
+                continue;
+            }
+            if arg == "--canary" {
+                options.canary = true;
+                options.fault = Some(Kind::LostWrites);
                 continue;
             }
             let value = args.next().ok_or_else(|| {

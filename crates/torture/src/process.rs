@@ -130,6 +130,9 @@ impl Server {
         if let Some(shim) = &self.shim {
             shim.prepare(&mut command, &self.data_dir);
         }
+        if let Some(world) = &self.world {
+            world.started();
+        }
         let child = command.spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
@@ -247,7 +250,10 @@ impl Server {
     fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.log_path(self.starts)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(6)..].join("\n")
+        // The line with all of the configuration is long.
+        let short = |line: &&str| line.chars().take(400).collect::<String>();
+        let last = &lines[lines.len().saturating_sub(6)..];
+        last.iter().map(short).collect::<Vec<_>>().join("\n")
     }
 
     /// Lines of any life's log that tell of a panic.

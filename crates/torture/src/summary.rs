@@ -9,23 +9,23 @@ use crate::run::Report;
 
 /// The line of a run, and what there is to know of one that went wrong.
 pub fn print(plan: &Plan, report: &Report, options: &Options) {
-    let verdict = match (report.violations.len(), report.void) {
-        (0, false) => "ok".to_owned(),
-        (0, true) => "void: too little load before the fault".to_owned(),
-        (n, _) => format!("{n} VIOLATIONS"),
+    let verdict = match (report.violations.len(), report.void, report.checked.undecided) {
+        (0, false, false) => "ok".to_owned(),
+        (0, false, true) => "ok, without the search".to_owned(),
+        (0, true, _) => "void: too little load before the fault".to_owned(),
+        (n, ..) => format!("{n} VIOLATIONS"),
     };
-    let Report { answered, unknown, refused, events, entries, lives, .. } = report;
     println!(
-        "seed {:<5} {:<16} {:<25} {:>5} answered {:>4} unknown {:>4} refused {:>6} events {:>5} entries {:>2} lives {:>5.1} s  {verdict}",
+        "seed {:<5} {:<16} {:<25} {:>5} answered {:>3} unknown {:>3} refused {:>6} events {:>5} entries {:>2} lives {:>5.1} s  {verdict}",
         plan.seed,
         plan.profile,
         plan.fault_names(),
-        answered,
-        unknown,
-        refused,
-        events,
-        entries,
-        lives,
+        report.answered,
+        report.unknown,
+        report.refused,
+        report.events,
+        report.entries,
+        report.lives,
         report.took.as_secs_f64(),
     );
     if options.keep || !report.violations.is_empty() {
@@ -39,7 +39,11 @@ pub fn print(plan: &Plan, report: &Report, options: &Options) {
         println!("  in {}", dir.display());
     }
     if !report.violations.is_empty() {
-        let fault = options.fault.map_or(String::new(), |k| format!(" --fault {}", k.name()));
+        let fault = match options.fault {
+            _ if options.canary => " --canary".to_owned(),
+            Some(kind) => format!(" --fault {}", kind.name()),
+            None => String::new(),
+        };
         println!(
             "  again: cargo xtask torture --runs 1 --seed {}{fault} --etch {}",
             plan.seed,
@@ -48,26 +52,55 @@ pub fn print(plan: &Plan, report: &Report, options: &Options) {
     }
 }
 
-/// Sums over runs with a fault.
-#[derive(Clone, Debug, Default)]
+/// Sums over runs.
+#[derive(Clone, Copy, Debug, Default)]
 struct Row {
     runs: u64,
+    struck: u64,
     void: u64,
     lives: u64,
     answered: u64,
     unknown: u64,
+    done: u64,
+    reads: u64,
     events: u64,
+    hashes: u64,
     violations: u64,
 }
 
 impl Row {
+    /// A void run is told apart, and counts for nothing else.
+    fn of(report: &Report) -> Row {
+        let wrong = report.violations.len() as u64;
+        if report.void && wrong == 0 {
+            return Row { void: 1, ..Row::default() };
+        }
+        Row {
+            runs: 1,
+            struck: report.struck.into(),
+            void: 0,
+            lives: report.lives.into(),
+            answered: report.answered as u64,
+            unknown: report.unknown as u64,
+            done: report.checked.unknown_done as u64,
+            reads: report.checked.reads as u64,
+            events: report.checked.events as u64,
+            hashes: report.checked.hashes as u64,
+            violations: wrong,
+        }
+    }
+
     fn add(&mut self, other: &Row) {
         self.runs += other.runs;
+        self.struck += other.struck;
         self.void += other.void;
         self.lives += other.lives;
         self.answered += other.answered;
         self.unknown += other.unknown;
+        self.done += other.done;
+        self.reads += other.reads;
         self.events += other.events;
+        self.hashes += other.hashes;
         self.violations += other.violations;
     }
 }
@@ -77,29 +110,19 @@ impl Row {
 pub struct Summary {
     kinds: BTreeMap<Kind, Row>,
     all: Row,
+    /// By seed, how many violations; none at all for a run that was void to the end.
+    seeds: BTreeMap<u64, Option<u64>>,
 }
 
 impl Summary {
-    /// Counts a run. A void one is told apart, and counts for nothing else.
+    /// Counts a run; one of two faults in the rows of both.
     pub fn count(&mut self, plan: &Plan, report: &Report) {
-        let wrong = report.violations.len() as u64;
-        let row = if report.void && wrong == 0 {
-            Row { void: 1, ..Row::default() }
-        } else {
-            Row {
-                runs: 1,
-                void: 0,
-                lives: report.lives.into(),
-                answered: report.answered as u64,
-                unknown: report.unknown as u64,
-                events: report.events as u64,
-                violations: wrong,
-            }
-        };
+        let row = Row::of(report);
         for kind in &plan.faults {
             self.kinds.entry(*kind).or_default().add(&row);
         }
         self.all.add(&row);
+        self.seeds.insert(plan.seed, (row.void == 0).then_some(row.violations));
     }
 
     /// Adds what another worker has counted.
@@ -108,6 +131,7 @@ impl Summary {
             self.kinds.entry(*kind).or_default().add(row);
         }
         self.all.add(&other.all);
+        self.seeds.extend(other.seeds);
     }
 
     /// How many violations there were.
@@ -115,9 +139,10 @@ impl Summary {
         self.all.violations
     }
 
-    /// Whether at least one run said something, and none stayed void for good.
-    pub fn is_complete(&self, bounded: bool) -> bool {
-        self.all.runs > 0 || bounded
+    /// How many seeds passed, and how many did not. One that stayed void has shown nothing, and fails.
+    pub fn passed_and_failed(&self) -> (usize, usize) {
+        let passed = self.seeds.values().filter(|wrong| **wrong == Some(0)).count();
+        (passed, self.seeds.len() - passed)
     }
 }
 
@@ -125,17 +150,26 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\nfault           runs  void  lives  answered  unknown    events  violations"
+            "\nfault         runs struck  void lives answered unknown  done   reads   events hashes violations"
         )?;
-        let all =
-            self.kinds.iter().map(|(kind, row)| (kind.name(), row)).chain([("all", &self.all)]);
-        for (name, row) in all {
-            let Row { runs, void, lives, answered, unknown, events, violations } = row;
+        let kinds = self.kinds.iter().map(|(kind, row)| (kind.name(), row));
+        for (name, row) in kinds.chain([("all", &self.all)]) {
             writeln!(
                 f,
-                "{name:<14} {runs:>5} {void:>5} {lives:>6} {answered:>9} {unknown:>8} {events:>9} {violations:>11}"
+                "{name:<13} {:>4} {:>6} {:>5} {:>5} {:>8} {:>7} {:>5} {:>7} {:>8} {:>6} {:>10}",
+                row.runs,
+                row.struck,
+                row.void,
+                row.lives,
+                row.answered,
+                row.unknown,
+                row.done,
+                row.reads,
+                row.events,
+                row.hashes,
+                row.violations,
             )?;
         }
-        Ok(())
+        writeln!(f, "struck: a fault came to pass; done: of the unknown, those that the log has")
     }
 }

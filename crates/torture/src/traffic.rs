@@ -84,6 +84,15 @@ const NESTED: &[(u64, Choice)] = &[
     (5, Choice::LeasedPut),
 ];
 
+/// Few lists: each is all of the values.
+const LARGE: &[(u64, Choice)] = &[
+    (45, Choice::Get),
+    (2, Choice::List),
+    (13, Choice::StaleGet),
+    (5, Choice::ManyOps),
+    (35, Choice::Put),
+];
+
 /// A client with what it remembers.
 struct Worker {
     client: Client,
@@ -95,7 +104,8 @@ struct Worker {
 /// Asks until the load ends.
 pub async fn run(client: Client, profile: Profile) {
     let choices = match profile {
-        Profile::Put | Profile::Large => PUT,
+        Profile::Put => PUT,
+        Profile::Large => LARGE,
         Profile::Nested => NESTED,
         Profile::PutDeleteLease | Profile::Kubernetes => PUT_DELETE_LEASE,
     };
@@ -217,7 +227,7 @@ impl Worker {
 /// A value that no other write has.
 fn value(number: u64, large: bool) -> Bytes {
     let mut value = format!("v{number}");
-    if large && number.is_multiple_of(3) {
+    if large && number.is_multiple_of(4) {
         let len = 100_000 + (number as usize * 7919) % 900_000;
         value.extend(std::iter::repeat_n('.', len));
     }

@@ -31,6 +31,7 @@ pub struct World {
     operations: Mutex<Vec<Operation>>,
     watches: Mutex<Vec<Watch>>,
     complaints: Mutex<Vec<String>>,
+    starts: Mutex<Vec<u64>>,
     next_client: AtomicU32,
     next_value: AtomicU64,
     newest: AtomicI64,
@@ -49,6 +50,7 @@ impl World {
             operations: Mutex::default(),
             watches: Mutex::default(),
             complaints: Mutex::default(),
+            starts: Mutex::default(),
             next_client: AtomicU32::new(1),
             next_value: AtomicU64::new(1),
             newest: AtomicI64::new(1),
@@ -113,6 +115,16 @@ impl World {
     /// A watch has ended.
     pub fn record_watch(&self, watch: Watch) {
         lock(&self.watches).push(watch);
+    }
+
+    /// The server's process was started.
+    pub fn started(&self) {
+        lock(&self.starts).push(self.now_ns());
+    }
+
+    /// When it was, with the member's id.
+    pub fn starts(&self) -> Vec<(u64, u64)> {
+        lock(&self.starts).iter().map(|at| (self.member(), *at)).collect()
     }
 
     /// Something is wrong that no judge of histories would see.
