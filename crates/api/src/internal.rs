@@ -144,7 +144,7 @@ pub fn encoded_len(header: &Header<'_>, kind: RequestKind, body_len: usize) -> u
 }
 
 /// An entry's content, taken apart. What it holds shares the entry's memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct InternalEntry {
     /// `header.ID`, or the `ID` of old releases where that is 0.
     pub id: u64,

@@ -30,8 +30,7 @@ pub enum Caller {
     Task(oneshot::Sender<Outcome>),
 }
 
-/// One thing that the node is told.
-#[derive(Debug)]
+/// One thing that the node is told. It cannot be printed: bodies may hold hashes of passwords.
 pub enum Command {
     /// A request for the log: its kind and the client's own bytes.
     Propose(RequestKind, Bytes, Caller),
