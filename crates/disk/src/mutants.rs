@@ -54,6 +54,19 @@ mutants! {
     I14758 "A lease that is being revoked can be renewed"
     I11456 "A key is put under a lease that has ended"
     I19179 "A compaction that a crash cut short is forgotten: what it has deleted is missed"
+    I13766 "The applied index is saved before the data that it speaks of"
+    I13937 "Entries that change nothing do not move the saved index"
+    I14685 "A step of defragmentation counts before its pages are durable"
+    I11613 "A file that a crash left half made is in the way of the next"
+    I5230 "A torn tail of the log is not cut off"
+    I6515 "A record of the log with a sector missing is taken as it is"
+    I14114 "A record of the log that goes on past the end of the file keeps the member from starting"
+    I6378 "A record of the log with a sector missing keeps the member from starting"
+    I6368 "The name of a new segment of the log is not made durable"
+    I14102 "The checksum of the log's records is not looked at"
+    I12691 "The log has a note of a raft snapshot whose file is not durable"
+    I17780 "After a restart the revision is that of the newest change that a compaction left"
+    AheadOfLog "The B+tree is committed before the log records that its entries are"
 }
 
 #[cfg(feature = "mutants")]

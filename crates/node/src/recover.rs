@@ -134,7 +134,23 @@ impl Recovery {
         let backend = self.open_backend(disk)?;
         let state = State::open(Arc::clone(&backend) as Arc<dyn Backend>, &self.state)
             .map_err(|e| RecoverError::Io(self.db(), e))?;
-        if exists { self.reopen(disk, backend, state) } else { self.create(disk, backend, state) }
+        if exists && !(state.index() == 0 && self.may_create && self.is_blank(disk.as_ref())?) {
+            self.reopen(disk, backend, state)
+        } else {
+            self.create(disk, backend, state)
+        }
+    }
+
+    /// A first start that was cut short before its first entry was durable: the log knows nothing, not even
+    /// who is in the cluster, and would wait for a leader for ever. It is made anew.
+    fn is_blank(&self, disk: &dyn Disk) -> Result<bool, RecoverError> {
+        let found = wal::read(disk, &self.wal_dir, &walpb::Snapshot::of(0, 0, None));
+        match found {
+            Ok(log) => Ok(log.entries.is_empty() && log.hard_state.term() == 0),
+            // It begins later, so there is much in it.
+            Err(WalError::NotFound { .. } | WalError::SnapshotNotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A WAL that begins at its first entry makes the B+tree anew; one that has been cut cannot.
@@ -220,6 +236,11 @@ impl Recovery {
             entries: first.clone(),
             hard_state: Some(raftpb::HardState::of(1, 0, commit)),
         };
+        if wal::exists(disk.as_ref(), &self.wal_dir) {
+            // Blank, or we would not be here.
+            let at = |e| RecoverError::Io(self.wal_dir.clone(), e);
+            disk.remove_dir_all(&self.wal_dir).map_err(at)?;
+        }
         let mut wal = Wal::create(Arc::clone(disk), &self.wal_dir, &metadata, self.wal)?;
         wal.append(&batch)?;
         wal.sync()?;

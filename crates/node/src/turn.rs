@@ -309,7 +309,7 @@ impl<T> Node<T> {
     /// I4). Under load the next write does; at rest one is made for it.
     fn release_commit(&mut self, out: &mut Output<T>) {
         let Some(staged) = &self.committed.staged else { return };
-        if self.written.commit >= staged.index {
+        if self.written.commit >= staged.index || mutants::on(Mutant::AheadOfLog) {
             out.commit = self.committed.staged.take();
         } else if self.written.in_flight.is_empty() && self.written.held.is_some() {
             self.write(0, &[], None, out);

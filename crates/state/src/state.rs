@@ -303,7 +303,9 @@ impl State {
         let (index, term) = (self.index, self.term);
         let storage = self.members().storage_version();
         let batch = self.writer.pending_mut();
-        if !(mutants::on(Mutant::I11651) && self.tables.auth.revision() > 1) {
+        let forgets = (mutants::on(Mutant::I11651) && self.tables.auth.revision() > 1)
+            || (mutants::on(Mutant::I13937) && batch.is_empty());
+        if !forgets {
             batch.put(Bucket::Meta, CONSISTENT_INDEX, Bytes::copy_from_slice(&index.to_be_bytes()));
             batch.put(Bucket::Meta, TERM, Bytes::copy_from_slice(&term.to_be_bytes()));
         }

@@ -127,6 +127,20 @@ impl Batch {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Takes out the writes to one bucket.
+    pub(super) fn take(&mut self, bucket: Bucket) -> Batch {
+        let mut taken = Batch::new();
+        for Write { key, value } in std::mem::take(&mut self.writes[bucket as usize]) {
+            let bytes = key.as_slice().len() + value.as_ref().map_or(0, Bytes::len);
+            (self.len, self.bytes) = (self.len - 1, self.bytes - bytes);
+            match value {
+                Some(value) => taken.put(bucket, key, value),
+                None => taken.delete(bucket, key),
+            }
+        }
+        taken
+    }
+
     /// Forgets the writes and keeps the room for new ones.
     pub fn clear(&mut self) {
         self.writes.iter_mut().for_each(Vec::clear);

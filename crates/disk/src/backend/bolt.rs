@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::snapshot::{Root, Snapshot};
 use super::space::Space;
-use super::{Backend, Batch, Committed, Shrunk};
+use super::{Backend, Batch, Bucket, Committed, Shrunk};
 use crate::fs::{File, Mapping};
+use crate::mutants::{self, Mutant};
 
 /// etcd's `db` file.
 pub struct Bolt {
@@ -128,6 +129,9 @@ impl Backend for Bolt {
             return Ok(Committed { txid: self.root().meta.txid, ..Committed::default() });
         }
         let mut writer = self.lock()?;
+        if mutants::on(Mutant::I13766) {
+            self.write(&mut writer, &mut batch.take(Bucket::Meta), None)?;
+        }
         let done = self.write(&mut writer, batch, None)?;
         batch.clear();
         writer.cut_spare();

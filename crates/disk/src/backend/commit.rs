@@ -13,6 +13,7 @@ use super::snapshot::{Root, find};
 use super::tree::{Act, Merge, NewRoot, Op, Root as TreeRoot};
 use super::walk::freelist_pages;
 use super::{Batch, Bucket, Committed};
+use crate::mutants::{self, Mutant};
 
 /// Longest key that bbolt takes.
 const MAX_KEY: usize = 32_768;
@@ -44,7 +45,9 @@ impl Writer {
         self.buf = buf;
         let (meta, pages) = result.inspect_err(|_| self.space.rollback())?;
         // From here on an error leaves unknown what the file holds.
-        let root = self.finish(base, meta).inspect_err(|e| self.broken = Some(e.to_string()))?;
+        let flush = shrink.is_none() || !mutants::on(Mutant::I14685);
+        let root =
+            self.finish(base, meta, flush).inspect_err(|e| self.broken = Some(e.to_string()))?;
         Ok((root, Committed { txid: meta.txid, pages, moved }))
     }
 
@@ -94,8 +97,10 @@ impl Writer {
     }
 
     /// Makes the pages durable, then the meta page that makes them count.
-    fn finish(&mut self, base: &Root, meta: Meta) -> io::Result<Root> {
-        self.file.sync()?;
+    fn finish(&mut self, base: &Root, meta: Meta, flush: bool) -> io::Result<Root> {
+        if flush {
+            self.file.sync()?;
+        }
         let slot = meta.txid % 2;
         self.file.write_at(&meta.page(slot), slot * self.page_size as u64)?;
         self.file.sync()?;

@@ -13,6 +13,7 @@ use super::space::Space;
 use super::walk::walk;
 use super::{Bucket, page::View};
 use crate::fs::{Disk, File, Open};
+use crate::mutants::{self, Mutant};
 
 /// How the file is made and grows.
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ fn create(disk: &dyn Disk, path: &Path, options: &Options) -> io::Result<Arc<dyn
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let fresh = path.with_file_name(name);
-    if disk.exists(&fresh) {
+    if disk.exists(&fresh) && !mutants::on(Mutant::I11613) {
         disk.remove(&fresh)?;
     }
     let file = disk.open(&fresh, Open::Create)?;

@@ -15,6 +15,7 @@ use etch_api::pb::{snappb, walpb};
 use prost::Message;
 
 use crate::fs::{Disk, Open, read_all};
+use crate::mutants::{self, Mutant};
 
 mod v2;
 
@@ -94,6 +95,9 @@ impl Snapshotter {
             }
             let file = self.disk.open(&tmp, Open::Create)?;
             file.write_at(&bytes, 0)?;
+            if mutants::on(Mutant::I12691) {
+                return self.disk.rename(&tmp, &path);
+            }
             file.sync()?;
             self.disk.rename(&tmp, &path)?;
             self.disk.sync_dir(&self.dir)

@@ -9,6 +9,9 @@
 
 use super::RecordKind;
 use super::record::{self, FRAME, Raw, SECTOR};
+use crate::mutants::{self, Mutant};
+
+const PAST_THE_END: &str = "a record goes on past the end of the file";
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +65,15 @@ pub fn step(bytes: &[u8], at: usize, crc: Option<u32>, last: bool) -> Step<'_> {
         return Step::Corrupt("a frame header states a wrong length");
     }
     match body.get(..len) {
-        None => torn(last, "a record goes on past the end of the file"),
-        Some(_) if body.len() < len + pad => {
-            torn(last, "a record goes on past the end of the file")
-        }
+        None => torn(last && !mutants::on(Mutant::I14114), PAST_THE_END),
+        Some(_) if body.len() < len + pad => torn(last, PAST_THE_END),
         Some(record) if misses_sector(record, at + FRAME) => {
-            torn(last, "a sector of a record is missing")
+            if mutants::on(Mutant::I6515)
+                && let Some(raw) = record::parse(record)
+            {
+                return Good { crc: raw.crc, raw }.into_step(at + FRAME + len + pad);
+            }
+            torn(last && !mutants::on(Mutant::I6378), "a sector of a record is missing")
         }
         Some(_) => Step::Corrupt("a record's checksum is wrong"),
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use etch_disk::backend::Backend;
+use etch_disk::backend::{Backend, Bucket, open_read_only};
+use etch_disk::fs::Disk;
 use etch_disk::fs::mem::{Crash, MemDisk};
 use etch_disk::snap::Snapshotter;
 use etch_disk::wal;
@@ -14,12 +15,19 @@ use crate::world::{Known, World, snap_dir, wal_dir};
 /// was never asked for, and it goes on from there. `deep` writes on, crashes once more, and looks again.
 pub fn recovers(disk: &MemDisk, known: &Known, deep: bool) -> Result<(), String> {
     check_snapshot(disk)?;
+    if deep {
+        check_order(disk)?;
+    }
     let world = World::open(Watched::new(disk.crash(Crash::KeepAll)), known)?;
     if deep { goes_on(world) } else { Ok(()) }
 }
 
 /// etcd would start here too: the raft snapshot that the log tells of is there, and whole.
 fn check_snapshot(disk: &MemDisk) -> Result<(), String> {
+    if !wal::exists(disk, &wal_dir()) {
+        // The power failed before there was a log.
+        return Ok(());
+    }
     let notes = wal::valid_snapshots(disk, &wal_dir()).map_err(|e| e.to_string())?;
     let index = notes.last().map_or(0, |note| note.index());
     if index == 0 {
@@ -32,6 +40,24 @@ fn check_snapshot(disk: &MemDisk) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the log tells of a snapshot at {index}, and there is one at {found}"))
+}
+
+/// The B+tree is not ahead of what the log says is committed (invariant I4), as etcd's own verifier asks.
+fn check_order(disk: &MemDisk) -> Result<(), String> {
+    let db = snap_dir().join("db");
+    if !wal::exists(disk, &wal_dir()) || !disk.exists(&db) {
+        return Ok(());
+    }
+    let tree = open_read_only(disk, &db).map_err(|e| e.to_string())?;
+    let row = tree.get(Bucket::Meta, b"consistent_index").map_err(|e| e.to_string())?;
+    let index = row.map_or(0, |row| row.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)));
+    let notes = wal::valid_snapshots(disk, &wal_dir()).map_err(|e| e.to_string())?;
+    let Some(note) = notes.last() else { return Ok(()) };
+    let log = wal::read(disk, &wal_dir(), note).map_err(|e| e.to_string())?;
+    if index <= log.hard_state.commit() {
+        return Ok(());
+    }
+    Err(format!("the B+tree is at {index}, the log at {}", log.hard_state.commit()))
 }
 
 fn goes_on(mut world: World) -> Result<(), String> {

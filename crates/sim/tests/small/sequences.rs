@@ -92,7 +92,7 @@ pub fn run(mut world: World, op: Op, at: u8) -> Result<World, String> {
         }
         Op::Commit => world.commit(),
         Op::Snapshot => world.save_snapshot(),
-        Op::Defragment => world.defragment(),
+        Op::Defragment => drop(world.defragment()),
         Op::Restart => {
             let disk = world.disk.disk.crash(Crash::KeepAll);
             return world.restart(disk);

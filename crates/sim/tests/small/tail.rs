@@ -58,7 +58,7 @@ fn requests(world: &World, number: usize) -> Vec<Request> {
 }
 
 /// A member in the midst of its life, at the beginning of a segment, with no commit and no raft snapshot due.
-fn begin() -> World {
+pub fn begin() -> World {
     let mut world = World::new();
     world.save_snapshot();
     world.put("fill", vec![1; SEGMENT as usize]);

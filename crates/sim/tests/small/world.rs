@@ -16,10 +16,10 @@ use etch_disk::fs::Disk;
 use etch_disk::fs::mem::MemDisk;
 use etch_disk::snap::{self, MemberRecord, Snapshotter};
 use etch_disk::wal::{self, Wal};
-use etch_node::{Config, Node, Output, Recovered, Recovery, SaveSnapshot};
+use etch_node::{Commit, Config, Node, Output, Recovered, Recovery, SaveSnapshot};
 use etch_state::lease::LessorConfig;
 use etch_state::members::Member;
-use etch_state::{Reply, StateConfig};
+use etch_state::{Reply, State, StateConfig};
 use prost::Message as _;
 
 use crate::crash::Watched;
@@ -153,10 +153,11 @@ impl World {
     /// Finds out which of the requests of unknown outcome were carried out: from here on it is known.
     fn compare(mut self, known: &Known) -> Result<World, String> {
         self.collect();
-        let seen = self.seen();
-        if seen.revision < known.revision {
-            return Err(format!("the revision fell from {} to {}", known.revision, seen.revision));
+        let revision = self.node.state().store().revision();
+        if revision < known.revision {
+            return Err(format!("the revision fell from {} to {revision}", known.revision));
         }
+        let seen = self.seen();
         let found = known.models.iter().position(|m| m.seen() == seen);
         let Some(found) = found else {
             let last = known.models.len() - 1;
@@ -206,7 +207,8 @@ impl World {
         Ok(world)
     }
 
-    /// A new member that has told the cluster its name and holds a few keys, one lease, and a commit.
+    /// A member that has told the cluster its name and holds a few keys and one lease. Its B+tree's file is
+    /// mostly free pages, with live ones at the end, as it is after a compaction.
     pub fn new() -> World {
         let disk = Watched::new(MemDisk::new());
         let mut world = World::open(disk, &Known::all(&Model::default())).expect("a new directory");
@@ -228,11 +230,27 @@ impl World {
         world.ask(Request::Grant(5));
         world.ask(Request::Put { key: "leased", value: b"x".to_vec(), lease: 5 });
         world.commit();
-        world.rest();
+        world.fragment();
+        world.save_snapshot();
+        world.commit();
         let last = world.models.len() - 1;
         world.models.drain(..last);
         world.answered = 0;
         world
+    }
+
+    fn fragment(&mut self) {
+        for n in 0..14 {
+            self.put("b", vec![n; 6000]);
+            self.commit();
+        }
+        self.ask(Request::Compact(self.model().revision));
+        self.put("b", b"short".to_vec());
+        for _ in 0..20 {
+            self.step();
+        }
+        self.commit();
+        self.put("c", vec![9; 1000]);
     }
 
     pub fn model(&self) -> &Model {
@@ -261,7 +279,9 @@ impl World {
 
     /// Everything applied goes into the B+tree.
     pub fn commit(&mut self) {
-        self.node.hurry_commit();
+        if !self.node.is_settled() {
+            self.node.hurry_commit();
+        }
         self.rest();
         self.rest();
     }
@@ -354,10 +374,17 @@ impl World {
         self.snapshots.purge(SNAPSHOTS).expect("there is room");
     }
 
-    /// Shrinks the B+tree's file as far as it goes.
-    pub fn defragment(&mut self) {
+    /// Shrinks the B+tree's file as far as it goes, and says how many pages were moved.
+    pub fn defragment(&mut self) -> u64 {
         self.commit();
-        while self.backend.shrink(2).expect("there is room").more {}
+        let mut moved = 0;
+        loop {
+            let step = self.backend.shrink(2).expect("there is room");
+            moved += step.moved;
+            if !step.more {
+                return moved;
+            }
+        }
     }
 
     /// Asks for what changes nothing until a raft snapshot is due, and lets it be saved.
@@ -373,26 +400,35 @@ impl World {
 
     /// What a client of this member can see.
     pub fn seen(&self) -> Seen {
-        let state = self.node.state();
-        let store = state.store();
-        let lessor = state.lessor();
-        let all = Bytes::from_static(b"\0");
-        let range = RangeRequest { key: all.clone(), range_end: all, ..RangeRequest::default() };
-        let keys = store.range(&range).expect("a plain range").into_bytes().expect("it is read");
-        let mut ids = lessor.leases(self.now_ms);
-        ids.sort_unstable();
-        let lease = |id| {
-            let ttl = lessor.granted_ttl(id).unwrap_or_default();
-            (id, ttl, lessor.keys(id).unwrap_or_default())
-        };
-        let alarms = state.shared_alarms().read().expect("no thread panicked");
-        Seen {
-            revision: store.revision(),
-            compacted: store.compact_revision(),
-            hash: store.hash_kv(0).expect("it can be hashed").hash,
-            keys: RangeResponse::decode(keys).expect("our own").kvs,
-            leases: ids.into_iter().map(lease).collect(),
-            alarm: alarms.is_up(AlarmType::Nospace),
-        }
+        seen(self.node.state())
+    }
+
+    /// The commit of the B+tree that was handed out, for who does it elsewhere.
+    pub fn take_commit(&mut self) -> Option<Commit> {
+        self.out.commit.take()
+    }
+}
+
+/// What a client can see of a state.
+pub fn seen(state: &State) -> Seen {
+    let store = state.store();
+    let lessor = state.lessor();
+    let all = Bytes::from_static(b"\0");
+    let range = RangeRequest { key: all.clone(), range_end: all, ..RangeRequest::default() };
+    let keys = store.range(&range).expect("a plain range").into_bytes().expect("it is read");
+    let mut ids = lessor.leases(0);
+    ids.sort_unstable();
+    let lease = |id| {
+        let ttl = lessor.granted_ttl(id).unwrap_or_default();
+        (id, ttl, lessor.keys(id).unwrap_or_default())
+    };
+    let alarms = state.shared_alarms().read().expect("no thread panicked");
+    Seen {
+        revision: store.revision(),
+        compacted: store.compact_revision(),
+        hash: store.hash_kv(0).expect("it can be hashed").hash,
+        keys: RangeResponse::decode(keys).expect("our own").kvs,
+        leases: ids.into_iter().map(lease).collect(),
+        alarm: alarms.is_up(AlarmType::Nospace),
     }
 }

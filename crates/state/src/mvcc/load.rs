@@ -69,7 +69,10 @@ impl Content {
         }
         // All of the newest revisions may have been compacted away, and a compaction may have been cut short
         // after that: the revision must not fall (upstream 17780).
-        let revision = last.max(finished.unwrap_or(0)).max(scheduled.unwrap_or(0));
+        let revision = match mutants::on(Mutant::I17780) {
+            true => last,
+            false => last.max(finished.unwrap_or(0)).max(scheduled.unwrap_or(0)),
+        };
         let mut leases: Vec<(Bytes, i64)> = leases.into_iter().collect();
         leases.sort_unstable();
         Ok(Self { index: builder.finish(), revision, leases, scheduled, finished })
