@@ -16,11 +16,14 @@ cargo xtask CHORE
   gate    all that must be green before a change lands: format, clippy, tidy, tests, simulated
           worlds
   tidy    the house rules that no compiler checks
+  fuzz    parsers under bytes that nobody would send; `cargo xtask fuzz --help` says more
   sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
   mutants old bugs put back: each must be seen; `cargo xtask mutants --help` says more
   torture real processes under load, with faults; see `cargo xtask torture --help`
 ";
 
+/// Seconds that each fuzz target is given before a change lands.
+const GATE_FUZZ: &str = "2";
 /// Seeds that must pass before a change lands.
 const GATE_SEEDS: &str = "1000";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "sim" => sim(&root, env::args().skip(2)),
         "mutants" => mutants::run(&root, env::args().skip(2).collect()),
         "torture" => torture(&root, env::args().skip(2).collect()),
+        "fuzz" => fuzz(&root, env::args().skip(2)),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
@@ -59,13 +63,23 @@ fn gate(root: &Path) -> Result<(), String> {
     tidy::run(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(root, &["test", "--workspace"])?;
+    fuzz(root, ["--seconds", GATE_FUZZ].map(String::from).into_iter())?;
     sim(root, ["--seeds", GATE_SEEDS].map(String::from).into_iter())
+}
+
+/// Runs the fuzz targets, in the same build that tests use.
+fn fuzz(root: &Path, args: impl Iterator<Item = String>) -> Result<(), String> {
+    run(root, "etch-fuzz", args)
 }
 
 /// Runs the simulator, in the same build that tests use.
 fn sim(root: &Path, args: impl Iterator<Item = String>) -> Result<(), String> {
+    run(root, "etch-sim", args)
+}
+
+fn run(root: &Path, package: &str, args: impl Iterator<Item = String>) -> Result<(), String> {
     let args: Vec<String> = args.collect();
-    let mut all = vec!["run", "--quiet", "--package", "etch-sim", "--"];
+    let mut all = vec!["run", "--quiet", "--package", package, "--"];
     all.extend(args.iter().map(String::as_str));
     cargo(root, &all)
 }

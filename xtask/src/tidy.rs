@@ -20,7 +20,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["server", "utl"]),
-    // For tests alone; nothing that ships may use it.
+    // For tests alone; nothing that ships may use them.
+    ("fuzz", &["api", "disk", "state", "rpc", "server"]),
     ("sim", &["api", "disk", "state", "node"]),
     ("torture", &["api", "disk", "sim"]),
 ];

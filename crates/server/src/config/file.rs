@@ -75,7 +75,8 @@ pub(super) fn read(config: &mut Config, path: &str) -> Result<(), FileError> {
     apply(config, &text)
 }
 
-fn apply(config: &mut Config, text: &str) -> Result<(), FileError> {
+/// Reads the text of a file into `config`.
+pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), FileError> {
     let invalid = |why: String| FileError::Invalid(why);
     // What holds nothing but comments is an empty file.
     let root: Option<Value> = serde_saphyr::from_str(text)

@@ -408,6 +408,17 @@ impl Default for Tracing {
     }
 }
 
+/// Reads the text of a configuration file and arguments (without the program's name), as they would be read at
+/// a start, and does no more with them. An error is what would be said.
+pub fn read(args: &[String], file: Option<&str>) -> Result<Config, String> {
+    let mut config = Config::default();
+    parse::command_line(&mut config, args).map_err(|error| format!("{error:?}"))?;
+    if let Some(text) = file {
+        file::apply(&mut config, text).map_err(|error| format!("{error:?}"))?;
+    }
+    Ok(config)
+}
+
 /// The text of an error of the system as Go prints it: no number, no capital.
 pub fn os_error_text(error: &io::Error) -> String {
     let text = error.to_string();

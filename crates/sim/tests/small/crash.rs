@@ -22,7 +22,7 @@ pub struct Watched {
 
 #[derive(Default)]
 struct Watch {
-    on: bool,
+    ways: Option<Ways>,
     left: Vec<MemDisk>,
 }
 
@@ -32,12 +32,12 @@ impl Watched {
     }
 
     /// Begins to keep what crashes would leave.
-    pub fn start(&self) {
-        self.lock().on = true;
+    pub fn start(&self, ways: Ways) {
+        self.lock().ways = Some(ways);
     }
 
-    pub fn is_on(&self) -> bool {
-        self.lock().on
+    pub fn ways(&self) -> Option<Ways> {
+        self.lock().ways
     }
 
     /// What crashes since the last call would have left.
@@ -52,23 +52,39 @@ impl Watched {
     /// The power fails now, in every way that is tried.
     pub fn crash(&self) {
         let mut watch = self.lock();
-        if watch.on {
-            let ways = ways(self.disk.unsynced());
+        if let Some(ways) = watch.ways {
+            let ways = ways.of(self.disk.unsynced());
             watch.left.extend(ways.into_iter().map(|how| self.disk.crash(how)));
         }
     }
 }
 
-/// The crashes that are tried where `units` may each be kept or lost.
-fn ways(units: usize) -> Vec<Crash> {
-    if units <= ALL_SUBSETS {
-        return (0..1 << units).map(Crash::Subset).collect();
+/// In how many ways the power fails at a flush.
+#[derive(Clone, Copy)]
+pub enum Ways {
+    /// All subsets of a few units; of many, each one alone, all but each one, and some by chance.
+    Many,
+    /// All, nothing, and some by chance.
+    Few,
+}
+
+impl Ways {
+    /// The crashes that are tried where `units` may each be kept or lost.
+    fn of(self, units: usize) -> Vec<Crash> {
+        if units <= 1 || (units <= ALL_SUBSETS && matches!(self, Ways::Many)) {
+            return (0..1 << units).map(Crash::Subset).collect();
+        }
+        let mut ways = vec![Crash::LoseAll, Crash::KeepAll];
+        match self {
+            Ways::Few => ways.extend((0..2).map(Crash::Seed)),
+            Ways::Many => {
+                ways.extend((0..units.min(63)).map(|unit| Crash::Subset(1 << unit)));
+                ways.extend((0..units.min(63)).map(|unit| Crash::Subset(!(1 << unit))));
+                ways.extend((0..SEEDS).map(Crash::Seed));
+            }
+        }
+        ways
     }
-    let mut ways = vec![Crash::LoseAll, Crash::KeepAll];
-    ways.extend((0..units.min(63)).map(|unit| Crash::Subset(1 << unit)));
-    ways.extend((0..units.min(63)).map(|unit| Crash::Subset(!(1 << unit))));
-    ways.extend((0..SEEDS).map(Crash::Seed));
-    ways
 }
 
 impl Disk for Watched {

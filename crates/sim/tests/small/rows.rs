@@ -13,7 +13,7 @@ use etch_state::State;
 use etch_state::mvcc::Revision;
 
 use crate::check::{Tally, recovers};
-use crate::crash::Watched;
+use crate::crash::{Watched, Ways};
 use crate::model::{Model, Request, Seen};
 use crate::tail;
 use crate::world::{Known, World, recovery, seen, snap_dir, wal_dir};
@@ -120,7 +120,7 @@ pub fn i13937_only_entries_that_change_nothing() -> Outcome {
             world.ask(Request::Alarm(true));
             world.ask(Request::Put { key: "a", value: vec![1], lease: 0 });
         }
-        world.disk.start();
+        world.disk.start(Ways::Many);
         let before = world.node.view().snapshot_index();
         world.save_snapshot();
         world.save_snapshot();
@@ -136,7 +136,7 @@ pub fn i13937_only_entries_that_change_nothing() -> Outcome {
 pub fn i14685_defragmentation_is_cut_short() -> Outcome {
     let mut tally = Tally::default();
     let mut world = World::new();
-    world.disk.start();
+    world.disk.start(Ways::Many);
     world.defragment();
     all_recover(&mut world, &mut tally)?;
 
@@ -191,7 +191,7 @@ pub fn i11613_the_first_start_is_cut_short() -> Outcome {
     let mut tally = Tally::default();
     let start = |disk| {
         let disk = Watched::new(disk);
-        disk.start();
+        disk.start(Ways::Many);
         let mut world = World::open(disk, &Known::all(&Model::default()))?;
         world.disk.crash();
         Ok::<_, String>(world.crashes())
@@ -297,7 +297,7 @@ pub fn i17780_the_revision_does_not_fall() -> Outcome {
         world.ask(Request::Delete(key));
     }
     world.commit();
-    world.disk.start();
+    world.disk.start(Ways::Many);
     world.ask(Request::Compact(world.model().revision));
     for _ in 0..12 {
         world.node.hurry_commit();

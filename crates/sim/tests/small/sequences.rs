@@ -4,7 +4,7 @@
 use etch_disk::fs::mem::Crash;
 
 use crate::check::Tally;
-use crate::crash::Watched;
+use crate::crash::{Watched, Ways};
 use crate::model::Request;
 use crate::world::{Known, SEGMENT, World};
 
@@ -117,7 +117,7 @@ fn sequence(base: &World, ops: &[Op], tally: &mut Tally) -> Result<(), String> {
     for (at, op) in before.iter().enumerate() {
         world = run(world, *op, at as u8)?;
     }
-    world.disk.start();
+    world.disk.start(if before.len() < 2 { Ways::Many } else { Ways::Few });
     let mut world = run(world, *last, before.len() as u8)?;
     world.disk.crash();
     for (known, disk) in world.crashes() {

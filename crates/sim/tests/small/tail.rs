@@ -14,7 +14,7 @@ pub const WORKLOADS: usize = 20;
 /// Sectors not flushed, at the most: 4,096 subsets.
 const UNITS: usize = 12;
 /// What the log has around a request, about.
-const FRAME: usize = 60;
+const FRAME: usize = 70;
 
 /// The lengths of a workload's values. Records end before, at and behind the borders of sectors.
 const SIZES: [&[usize]; WORKLOADS] = [
@@ -66,35 +66,41 @@ pub fn begin() -> World {
     world
 }
 
-/// The power fails with the whole workload written and not flushed: each sector came through or did not.
-pub fn subsets(number: usize, tally: &mut Tally) -> Result<u64, String> {
-    let mut world = begin();
-    let mut requests = requests(&world, number);
-    // More of the same, up to the number of sectors.
-    let wanted = UNITS - number % 4;
-    let lengths: Vec<usize> = requests.iter().map(|r| r.encode().1.len() + FRAME).collect();
-    let (mut bytes, first) = (lengths.iter().sum::<usize>(), requests.len());
+/// More puts of a workload's lengths, up to about so many sectors.
+fn more(number: usize, requests: &[Request], sectors: usize) -> Vec<Request> {
+    let mut bytes: usize = requests.iter().map(|r| r.encode().1.len() + FRAME).sum();
+    let mut more = Vec::new();
     for size in SIZES[number].iter().cycle().map(|size| size + 100) {
-        if bytes + size + FRAME > (wanted - 1) * 512 {
+        bytes += size + FRAME;
+        if bytes > sectors * 512 {
             break;
         }
-        bytes += size + FRAME;
-        requests.push(Request::Put { key: "more", value: vec![9; size], lease: 0 });
+        more.push(Request::Put { key: "more", value: vec![9; size], lease: 0 });
     }
-    // What is more is another write of the log.
-    let (first, second) = requests.split_at(first);
-    for part in [first, second] {
-        part.iter().for_each(|request| world.propose(request.clone()));
-        world.turn();
-        world.write_log();
-    }
+    more
+}
+
+/// The power fails with the whole workload written and not flushed: each sector came through or did not.
+pub fn subsets(number: usize, tally: &mut Tally) -> Result<u64, String> {
+    let first = requests(&begin(), number);
+    let mut more = more(number, &first, UNITS - number % 4);
+    let (world, units) = loop {
+        let mut world = begin();
+        // What is more is another write of the log.
+        for part in [&first, &more] {
+            part.iter().for_each(|request| world.propose(request.clone()));
+            world.turn();
+            world.write_log();
+        }
+        let units = world.disk.disk.unsynced();
+        if units <= UNITS {
+            break (world, units);
+        }
+        more.pop().ok_or(format!("workload {number}: {units} units"))?;
+    };
     let (disk, known) = (&world.disk.disk, world.known());
-    let units = disk.unsynced();
-    if !(3..=UNITS).contains(&units) || known.models.len() != requests.len() + 1 {
-        return Err(format!(
-            "workload {number}: {units} units, {} requests",
-            known.models.len() - 1
-        ));
+    if units < 3 || known.models.len() != first.len() + more.len() + 1 {
+        return Err(format!("workload {number}: {units} units, {} requests", known.models.len()));
     }
     for subset in 0..1u64 << units {
         tally

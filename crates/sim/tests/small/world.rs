@@ -198,8 +198,8 @@ impl World {
         let known = self.known();
         let crashed = self.crashes();
         let disk = Watched::new(left);
-        if self.disk.is_on() {
-            disk.start();
+        if let Some(ways) = self.disk.ways() {
+            disk.start(ways);
         }
         drop(self);
         let mut world = World::open(disk, &known)?;

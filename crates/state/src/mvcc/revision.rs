@@ -49,7 +49,9 @@ impl Revision {
         }
         let main = i64::from_be_bytes(key[..8].try_into().ok()?);
         let sub = i64::from_be_bytes(key[9..REVISION_LEN].try_into().ok()?);
-        Some((Self { main, sub }, tombstone))
+        // Others are never written: a file that has them is damaged.
+        let sound = (0..i64::MAX).contains(&main) && (0..1 << 31).contains(&sub);
+        sound.then_some((Self { main, sub }, tombstone))
     }
 }
 
