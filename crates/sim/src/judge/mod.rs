@@ -160,11 +160,12 @@ impl Report {
 pub fn check(history: &History) -> Result<Checked, Vec<Violation>> {
     let mut report = Report::default();
     count(history, &mut report.checked);
-    if !history.log.is_empty() {
+    if history.log.is_empty() {
+        member::hashes_agree(history, None, &mut report);
+    } else {
         against_log(history, &mut report);
     }
     member::monotone(history, &mut report);
-    member::hashes_agree(history, &mut report);
     search::check(history, &mut report);
     report.done()
 }
@@ -190,6 +191,7 @@ fn against_log(history: &History, report: &mut Report) {
     watch::check(history, &replay, report);
     lease::check(history, &replay, &evidence, report);
     member::check(history, &replay, report);
+    member::hashes_agree(history, Some(&replay), report);
 }
 
 fn count(history: &History, checked: &mut Checked) {

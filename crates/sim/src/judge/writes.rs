@@ -139,8 +139,11 @@ fn assign(
     let mut given = Vec::new();
     for &step in &same.steps {
         let fits = |&(_, &(op, (from, to))): &(usize, &(usize, (Option<usize>, usize)))| {
+            let (asked, applied) = (&history.operations[op], replay.steps[step].applied_ns);
+            let in_time = |at: u64| asked.sent_ns <= at && at <= asked.ended_ns;
             from.is_none_or(|from| from < step)
                 && step < to
+                && applied.is_none_or(in_time)
                 && answers_match(history, replay, op, step)
         };
         let pressing = waiting.iter().enumerate().filter(fits).min_by_key(|(_, (_, (_, to)))| *to);

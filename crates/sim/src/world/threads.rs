@@ -110,6 +110,7 @@ impl World {
             self.stats.count(match note {
                 Note::Leader(..) => "changes of leader",
                 Note::SnapshotSaved(_) => "raft snapshots",
+                Note::CompactionStep(_) => "steps of compactions",
                 Note::Compacted(_) => "compactions finished",
                 Note::QuotaExceeded => "quotas exceeded",
                 Note::CompactionHashLost(_) => "compactions without a hash",
