@@ -69,7 +69,7 @@ pub enum Error {
     Locked,
     /// Nobody leads, or this candidate does not.
     NotLeading,
-    /// A server answered with older state than one before it ([`crate::ordering`]).
+    /// A server answered with older state than one before it ([`crate::Client::ordered`]).
     OutOfOrder,
     /// What was found under a key is not what this library writes there.
     Malformed(String),

@@ -51,7 +51,7 @@ impl Kv for CoreKv {
     }
 }
 
-fn reads_only(request: &pb::TxnRequest) -> bool {
+pub(crate) fn reads_only(request: &pb::TxnRequest) -> bool {
     use pb::request_op::Request;
     request.success.iter().chain(&request.failure).all(|op| match &op.request {
         Some(Request::RequestRange(_)) => true,

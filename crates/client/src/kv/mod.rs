@@ -15,7 +15,7 @@ use std::sync::Arc;
 use etch_api::pb::etcdserverpb as pb;
 
 pub use self::core::Compact;
-pub(crate) use self::core::CoreKv;
+pub(crate) use self::core::{CoreKv, reads_only};
 pub use compare::{Compare, Comparison};
 pub use delete::{Delete, delete};
 pub use get::{Get, SortOrder, SortTarget, get};
@@ -31,8 +31,8 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A stream on the heap.
 pub type BoxStream<T> = Pin<Box<dyn futures_core::Stream<Item = T> + Send>>;
 
-/// The calls of etcd's KV service. The client has one that asks the server; [`crate::namespace`],
-/// [`crate::ordering`] and [`crate::leasing`] each wrap another.
+/// The calls of etcd's KV service. The client has one that asks the server; [`crate::Client::namespaced`],
+/// [`crate::Client::ordered`] and [`crate::Client::leasing`] each wrap another.
 ///
 /// ```
 /// use etch_client::{BoxFuture, CallOptions, Kv, RangeStream, Result, pb};

@@ -113,6 +113,12 @@ call_options!(Txn);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Op(pub(crate) pb::RequestOp);
 
+impl From<Op> for pb::RequestOp {
+    fn from(op: Op) -> pb::RequestOp {
+        op.0
+    }
+}
+
 macro_rules! op_from {
     ($($builder:ident $message:ident $variant:ident;)*) => {
         $(

@@ -2,7 +2,9 @@
 
 mod common;
 mod concurrency;
+mod examples;
 mod faults;
 mod kv;
+mod layers;
 mod lease;
 mod watch;

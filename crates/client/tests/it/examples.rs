@@ -1,0 +1,68 @@
+//! The examples run, and end well.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::OnceLock;
+
+use tokio::process::Command;
+
+use crate::common::{Kind, Server, run};
+
+/// Where cargo puts the examples; they are built if they are not there yet.
+fn directory() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let status = std::process::Command::new(env!("CARGO"))
+                .args(["build", "-q", "-p", "etch-client", "--examples"])
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status()
+                .expect("cargo runs");
+            assert!(status.success(), "the examples do not build");
+            let here = std::env::current_exe().expect("a path");
+            here.ancestors().nth(2).expect("a target directory").join("examples")
+        })
+        .clone()
+}
+
+async fn example(server: &Server, name: &str, args: &[&str]) -> String {
+    let output = Command::new(directory().join(name))
+        .args(args)
+        .env("ETCDCTL_ENDPOINTS", &server.endpoint)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("the example starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {text}{errors}");
+    text
+}
+
+#[test]
+fn the_examples_run() {
+    // Built before the clock runs.
+    directory();
+    run(async {
+        let server = Server::start(Kind::Etch).await;
+        let out = example(&server, "quick_start", &[]).await;
+        assert!(out.contains("fruit/pear = 5") && out.contains("changed: true"), "{out}");
+        let out = example(&server, "config_reload", &[]).await;
+        assert!(out.ends_with("in the end: {\"level\": \"stop\"}\n"), "{out}");
+        let out = example(&server, "leader_election", &[]).await;
+        assert_eq!(out.matches(" leads, at revision").count(), 3, "{out}");
+        let out = example(&server, "lock_fencing", &[]).await;
+        assert!(out.contains("refused: "), "{out}");
+        let out = example(&server, "stm_transfer", &[]).await;
+        assert!(out.ends_with("in all: 400\n"), "{out}");
+        let address = server.address().to_owned();
+        let register = ["services/kv", &address, "2"];
+        let (registered, resolved) = tokio::join!(
+            example(&server, "discovery_register", &register),
+            example(&server, "discovery_resolve", &["services/kv", "3"]),
+        );
+        assert!(registered.ends_with("gone\n"), "{registered}");
+        assert!(resolved.contains("call 2: answered by member"), "{resolved}");
+    });
+}
