@@ -7,4 +7,5 @@ mod faults;
 mod kv;
 mod layers;
 mod lease;
+mod secure;
 mod watch;

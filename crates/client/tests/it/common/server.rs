@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use etch_client::Client;
+use etch_client::{Client, Config, Tls};
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,11 @@ impl Server {
         server
     }
 
+    /// A real etcd that makes itself a certificate.
+    pub async fn start_secured(endpoint: &str, peer: &str) -> Server {
+        Server::start_at(Kind::Etcd, endpoint, peer, &["--auto-tls"]).await
+    }
+
     /// Starts the process again, on the same directory and ports.
     pub fn spawn(&mut self) {
         let child = Command::new(self.kind.binary())
@@ -112,7 +117,10 @@ impl Server {
 
     /// Waits until it answers.
     pub async fn wait(&self) {
-        let client = Client::connect([self.endpoint.as_str()]).await.expect("a client");
+        let tls = Tls::new().dangerously_skip_verify();
+        let config = Config::new([self.endpoint.as_str()]);
+        let config = if self.endpoint.starts_with("https") { config.tls(tls) } else { config };
+        let client = Client::connect(config).await.expect("a client");
         super::until("the server answers", || async { client.get("ready?").await.is_ok() }).await;
     }
 
