@@ -259,3 +259,98 @@ impl Shim {
         self.page.write_all_at(&bytes, at * 8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Output;
+
+    use super::*;
+
+    /// A directory with a shim for one test, gone at the end.
+    struct Bench {
+        dir: PathBuf,
+        shim: Shim,
+    }
+
+    impl Bench {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("etch-shim-{}-{name}", std::process::id()));
+            fs::create_dir_all(dir.join("data")).expect("is made");
+            let library = build(&dir).expect("is built");
+            let shim = Shim::new(&library, &dir, &dir, true).expect("has a page");
+            fs::write(dir.join("data/file"), [b'x'; 1000]).expect("is written");
+            Self { dir, shim }
+        }
+
+        /// Runs one of the system's small programs behind the shim, on the file.
+        fn run(&self, line: &str) -> Output {
+            let mut words = line.split(' ');
+            let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
+            command.args(words).current_dir(self.dir.join("data"));
+            command.arg(self.dir.join("data/file"));
+            self.shim.prepare(&mut command, &self.dir.join("data"));
+            command.as_std_mut().output().expect("runs")
+        }
+
+        fn arm(&self, calls: u64, action: Action, loss: Loss) {
+            let fault =
+                DiskFault { files: files::ANY, calls, action, after: 0, times: 1, loss, seed: 1 };
+            self.shim.arm(&fault).expect("is armed");
+        }
+
+        fn file(&self) -> Vec<u8> {
+            fs::read(self.dir.join("data/file")).expect("is there")
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    #[test]
+    fn a_call_fails_once_and_only_the_one_that_is_meant() {
+        let bench = Bench::new("fail");
+        bench.arm(calls::CUT, Action::Fail(5), Loss::None);
+        assert!(bench.run("sync -d").status.success(), "flushes are not meant");
+        let failed = bench.run("truncate -s 10");
+        assert_eq!((failed.status.code(), bench.file().len()), (Some(1), 1000));
+        assert!(String::from_utf8_lossy(&failed.stderr).contains("Input/output error"));
+        bench.shim.disarm().expect("is disarmed");
+        assert!(bench.run("truncate -s 10").status.success());
+        assert_eq!((bench.file().len(), bench.shim.counters().expect("counts").hits), (10, 1));
+    }
+
+    #[test]
+    fn a_power_cut_takes_back_what_was_not_flushed() {
+        let bench = Bench::new("loss");
+        for (moment, loss, left) in [
+            (Moment::Before, Loss::All, 1000),
+            (Moment::After, Loss::All, 1000),
+            (Moment::After, Loss::None, 10),
+        ] {
+            bench.arm(calls::CUT, Action::Crash(moment), loss);
+            assert_eq!(bench.run("truncate -s 10").status.signal(), Some(9), "{moment:?} {loss:?}");
+            assert_eq!(bench.file(), vec![b'x'; left], "{moment:?} {loss:?}");
+        }
+        assert!(bench.shim.counters().expect("counts").undone > 0);
+    }
+
+    #[test]
+    fn clocks_leap() {
+        let bench = Bench::new("clock");
+        bench.shim.clocks(-1_000_000_000 * 86_400 * 365, 0).expect("is set");
+        let year = |output: Output| {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.trim().parse::<i64>().expect("is a year")
+        };
+        let mut command = tokio::process::Command::new("date");
+        command.arg("+%Y");
+        bench.shim.prepare(&mut command, &bench.dir);
+        let there = year(command.as_std_mut().output().expect("runs"));
+        let here = year(Command::new("date").arg("+%Y").output().expect("runs"));
+        assert!(there < here, "{there} and {here}");
+    }
+}
