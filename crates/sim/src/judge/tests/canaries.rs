@@ -49,6 +49,7 @@ fn a_log_that_goes_back_is_reported() {
     must_break(&s.history, Rule::Log);
 }
 
+/// invariant I7: a write that was acknowledged and is not in the log.
 #[test]
 fn an_acknowledged_write_that_is_not_in_the_log_is_reported() {
     let mut s = Script::new();
@@ -147,6 +148,7 @@ fn a_read_of_what_was_not_there_is_reported() {
     must_break(&s.history, Rule::Read);
 }
 
+/// invariant I8: a read that misses what was known.
 #[test]
 fn a_stale_read_is_reported_unless_it_may_be_old() {
     for serializable in [false, true] {
@@ -181,6 +183,7 @@ fn a_read_of_the_future_is_reported() {
     must_break(&s.history, Rule::Linearizable);
 }
 
+/// invariant I11: a read of what is compacted.
 #[test]
 fn what_is_compacted_and_comes_back_is_reported() {
     let mut s = Script::new();
@@ -255,6 +258,7 @@ fn a_key_that_a_member_lost_or_kept_is_reported() {
     must_break(&s.history, Rule::Keys);
 }
 
+/// invariant I12: hashes that differ.
 #[test]
 fn a_hash_that_differs_is_reported() {
     let mut s = everything();
@@ -285,6 +289,7 @@ fn lease_that_ends(after_ms: u64) -> Script {
     s
 }
 
+/// invariant I10: a lease that ends before its time.
 #[test]
 fn a_lease_that_ends_early_is_reported() {
     must_pass(&lease_that_ends(10_001).history);

@@ -55,6 +55,7 @@ fn an_event_that_comes_twice_is_reported() {
     });
 }
 
+/// invariant I9: events that never came.
 #[test]
 fn an_event_that_is_left_out_is_reported() {
     breaks(Rule::WatchReliable, |w| drop(w.responses.remove(3)));
