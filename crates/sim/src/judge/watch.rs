@@ -220,15 +220,13 @@ impl<'a> Judge<'a> {
         Err((Rule::WatchEvent, format!("{what} came, of which the log knows nothing")))
     }
 
-    /// Whether a deletion was undone within its own transaction, and the store is compacted to its very revision:
-    /// then only what came of the transaction is left of it.
+    /// Whether the same transaction changed the key again, and the store is compacted to its very revision: then
+    /// only what came of the transaction is left of it.
     fn is_undone(&self, at: u64, due: &Change) -> bool {
-        let again = |change: &Change| {
-            change.revision() == due.revision() && change.kv.key == due.kv.key && !change.deleted
-        };
-        due.deleted
-            && self.replay.model.changes().iter().any(again)
-            && self.may_be_gone(at, due.revision() - 1)
+        let after =
+            self.replay.model.changes().iter().skip_while(|c| !std::ptr::eq(*c, due)).skip(1);
+        let mut same = after.take_while(|change| change.revision() == due.revision());
+        self.may_be_gone(at, due.revision() - 1) && same.any(|change| change.kv.key == due.kv.key)
     }
 
     fn content(&self, at: u64, due: &Change, event: &mvccpb::Event) -> Result<(), Broken> {
