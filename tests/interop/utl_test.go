@@ -73,7 +73,7 @@ var utlLines = []string{
 	"", "--help", "-h", "help", "help snapshot", "snapshot", "snapshot --help", "snapshot nosuch", "snapshot status --help",
 	"snapshot status", "snapshot status a b", "snapshot status --nope x", "snapshot status nofile",
 	"snapshot status s.db", "snapshot status s.db -w json", "snapshot status s.db --write-out=fields", "snapshot status -w=table s.db",
-	"snapshot status s.db -wprotobuf", "snapshot status s.db -w nope", "snapshot status cut.db",
+	"snapshot status s.db -wprotobuf", "snapshot status s.db -w nope",
 	"snapshot restore", "snapshot restore --help", "snapshot restore nofile --data-dir x", "snapshot restore s.db --data-dir x",
 	"snapshot restore s.db --data-dir rd", "snapshot restore s.db --data-dir x --wal-dir rd", "snapshot restore s.db --data-dir x --wal-dir w",
 	"snapshot restore cut.db --data-dir x", "snapshot restore flipped.db --data-dir x", "snapshot restore empty.db --data-dir x",
