@@ -229,7 +229,11 @@ impl Server {
         let failed = status.code() == Some(1) && said_why;
         let fits = match expected {
             Expected::Killed => killed,
-            Expected::Orderly => status.code() == Some(0),
+            // etcd raises the signal again once it has stopped in order.
+            Expected::Orderly => {
+                log.contains("closed etcd server")
+                    && (status.code() == Some(0) || status.signal() == Some(15))
+            }
             Expected::Failed => failed,
             Expected::FailedOrKilled => failed || killed,
         };
