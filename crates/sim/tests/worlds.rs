@@ -21,15 +21,16 @@ fn a_seed_repeats() {
     assert_ne!(fingerprint(&run(&short(1)).history), fingerprint(&run(&short(2)).history));
 }
 
-/// Without its faults a world has none, and its clients do the same to begin with.
+/// Without its faults a world has none, and without its clients it is quiet.
 #[test]
 fn faults_and_clients_can_be_left_out() {
-    let all = run(&short(3));
-    let calm = run(&Options { faults: Some(Vec::new()), ..short(3) });
-    assert!(!all.stats.faults.is_empty());
-    assert!(calm.stats.faults.is_empty() && calm.violations.is_empty());
-    let alone = run(&Options { clients: Some(vec![0]), ..short(3) });
-    let busy = alone.history.operations.iter().filter(|o| o.sent_ns < 9_000_000_000);
-    assert!(busy.clone().count() > 10);
-    assert!(alone.violations.is_empty());
+    let seed = (1..50).find(|seed| !run(&short(*seed)).stats.faults.is_empty());
+    let options = short(seed.expect("most worlds have faults within ten seconds"));
+    let calm = run(&Options { faults: Some(Vec::new()), ..options.clone() });
+    assert_eq!(calm.violations, Vec::<String>::new());
+    assert!(calm.stats.faults.is_empty());
+    let quiet = Options { clients: Some(vec![0]), faults: Some(Vec::new()), ..options };
+    let quiet = run(&quiet);
+    assert_eq!(quiet.violations, Vec::<String>::new());
+    assert!(quiet.history.operations.len() < calm.history.operations.len());
 }
