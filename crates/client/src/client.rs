@@ -61,7 +61,7 @@ impl Client {
         let lease: Arc<dyn Lease> = Arc::new(CoreLease::new(core.clone()));
         let watcher: Arc<dyn Watcher> = Arc::new(CoreWatcher::new(core.clone()));
         let client = Client { core, kv, lease, watcher, options };
-        client.core.renew_token(&CallOptions::default(), 0).await?;
+        client.log_in().await?;
         if client.core.config.reject_old_cluster {
             client.check_versions().await?;
         }
@@ -167,6 +167,18 @@ impl Client {
     /// have not started are left out.
     pub async fn sync(&self) -> Result<()> {
         self.core.sync(&self.options).await
+    }
+
+    /// Asks for the first token; a server that hangs must not hold the start up for longer than the dial timeout.
+    async fn log_in(&self) -> Result<()> {
+        let options = CallOptions::default();
+        let asking = self.core.renew_token(&options, 0);
+        let limit = self.core.config.dial_timeout;
+        if limit.is_zero() {
+            return asking.await.map(|_| ());
+        }
+        let late = Err(Error::Deadline { sent: true });
+        tokio::time::timeout(limit, asking).await.unwrap_or(late).map(|_| ())
     }
 
     async fn check_versions(&self) -> Result<()> {
