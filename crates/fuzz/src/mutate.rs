@@ -6,7 +6,7 @@ pub struct Chance(pub u64);
 
 impl Chance {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,7 +16,7 @@ impl Chance {
 
     /// A number below `n`, or 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+        (self.draw() % n.max(1) as u64) as usize
     }
 }
 
@@ -64,8 +64,8 @@ fn step(chance: &mut Chance, corpus: &[Vec<u8>], input: &mut Vec<u8>) {
     let to = at + chance.below((input.len() - at).min(64) + 1);
     match chance.below(11) {
         0 if !input.is_empty() => input[at] ^= 1 << chance.below(8),
-        1 if !input.is_empty() => input[at] = chance.next() as u8,
-        2 => input.insert(at, chance.next() as u8),
+        1 if !input.is_empty() => input[at] = chance.draw() as u8,
+        2 => input.insert(at, chance.draw() as u8),
         3 => drop(input.drain(at..to)),
         4 => {
             let piece = input[at..to].to_vec();
@@ -84,7 +84,7 @@ fn step(chance: &mut Chance, corpus: &[Vec<u8>], input: &mut Vec<u8>) {
         }
         9 => {
             let len = 1 + chance.below(64);
-            let byte = if chance.below(2) == 0 { 0 } else { chance.next() as u8 };
+            let byte = if chance.below(2) == 0 { 0 } else { chance.draw() as u8 };
             input.splice(at..at, vec![byte; len]);
         }
         _ => input[at..to].fill(0),
