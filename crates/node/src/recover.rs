@@ -255,7 +255,8 @@ impl Recovery {
     }
 
     /// New directories are as durable as their names: every one that may be new is flushed, from the files'
-    /// own up to the one that the data directory stands in.
+    /// own up to the one that the data directory stands in. So it is at each start: who was killed while making
+    /// them may have left names that only the kernel holds.
     fn sync_new_directories(&self, disk: &dyn Disk) -> Result<(), RecoverError> {
         for dir in self.snap_dir.ancestors().take(4).chain(self.wal_dir.ancestors().skip(1).take(3))
         {
@@ -287,6 +288,7 @@ impl Recovery {
             )));
         }
         let (mut wal, found) = Wal::open(Arc::clone(disk), &self.wal_dir, &at, self.wal)?;
+        self.sync_new_directories(disk.as_ref())?;
         let metadata = Metadata::decode(found.metadata.clone()).map_err(|e| {
             RecoverError::Refused(format!("the WAL's metadata cannot be read: {e}"))
         })?;
