@@ -56,6 +56,26 @@ pub enum Response {
     HashKv(pb::HashKvResponse),
 }
 
+impl Response {
+    /// The header, which all answers have but that of a defragmentation.
+    pub fn header(&self) -> Option<&pb::ResponseHeader> {
+        let header = match self {
+            Response::Range(r) => &r.header,
+            Response::Put(r) => &r.header,
+            Response::DeleteRange(r) => &r.header,
+            Response::Txn(r) => &r.header,
+            Response::Compact(r) => &r.header,
+            Response::LeaseGrant(r) => &r.header,
+            Response::LeaseRevoke(r) => &r.header,
+            Response::LeaseKeepAlive(r) => &r.header,
+            Response::LeaseTimeToLive(r) => &r.header,
+            Response::HashKv(r) => &r.header,
+            Response::Defragment => &None,
+        };
+        header.as_ref()
+    }
+}
+
 /// How a request ended for its client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

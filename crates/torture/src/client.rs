@@ -254,18 +254,5 @@ fn join(parts: Vec<pb::RangeStreamResponse>) -> pb::RangeResponse {
 
 /// The revision in an answer's header; 0 where there is none.
 pub fn revision_of(response: &Response) -> i64 {
-    let header = match response {
-        Response::Range(r) => &r.header,
-        Response::Put(r) => &r.header,
-        Response::DeleteRange(r) => &r.header,
-        Response::Txn(r) => &r.header,
-        Response::Compact(r) => &r.header,
-        Response::LeaseGrant(r) => &r.header,
-        Response::LeaseRevoke(r) => &r.header,
-        Response::LeaseKeepAlive(r) => &r.header,
-        Response::LeaseTimeToLive(r) => &r.header,
-        Response::HashKv(r) => &r.header,
-        Response::Defragment => &None,
-    };
-    header.as_ref().map_or(0, |h| h.revision)
+    response.header().map_or(0, |h| h.revision)
 }

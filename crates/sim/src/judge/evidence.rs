@@ -20,20 +20,7 @@ pub struct Evidence<'a> {
 
 /// The revision in an answer's header.
 pub fn revision_of(response: &Response) -> Option<i64> {
-    let header = match response {
-        Response::Range(r) => &r.header,
-        Response::Put(r) => &r.header,
-        Response::DeleteRange(r) => &r.header,
-        Response::Txn(r) => &r.header,
-        Response::Compact(r) => &r.header,
-        Response::LeaseGrant(r) => &r.header,
-        Response::LeaseRevoke(r) => &r.header,
-        Response::LeaseKeepAlive(r) => &r.header,
-        Response::LeaseTimeToLive(r) => &r.header,
-        Response::HashKv(r) => &r.header,
-        Response::Defragment => &None,
-    };
-    header.as_ref().map(|header| header.revision).filter(|revision| *revision > 0)
+    response.header().map(|header| header.revision).filter(|revision| *revision > 0)
 }
 
 /// The revision that an operation's answer showed.

@@ -195,20 +195,7 @@ impl World {
 }
 
 fn revision_of(response: &Response) -> Option<i64> {
-    let header = match response {
-        Response::Range(r) => &r.header,
-        Response::Put(r) => &r.header,
-        Response::DeleteRange(r) => &r.header,
-        Response::Txn(r) => &r.header,
-        Response::Compact(r) => &r.header,
-        Response::LeaseGrant(r) => &r.header,
-        Response::LeaseRevoke(r) => &r.header,
-        Response::LeaseKeepAlive(r) => &r.header,
-        Response::LeaseTimeToLive(r) => &r.header,
-        Response::HashKv(r) => &r.header,
-        Response::Defragment => &None,
-    };
-    header.as_ref().map(|h| h.revision)
+    response.header().map(|h| h.revision)
 }
 
 /// A request's kind, as the table shows it.
