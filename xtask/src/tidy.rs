@@ -15,11 +15,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node", &["api", "disk", "state"]),
     ("rpc", &[]),
     ("cli", &[]),
+    // Never opens a data directory.
+    ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
     ("server", &["api", "disk", "state", "node", "rpc"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
-    ("etch", &["server", "utl"]),
+    ("etch", &["server", "ctl", "utl"]),
     // For tests alone; nothing that ships may use them.
     ("fuzz", &["api", "disk", "state", "rpc", "server"]),
     ("sim", &["api", "disk", "state", "node"]),

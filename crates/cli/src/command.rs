@@ -196,6 +196,17 @@ pub struct Matches {
 }
 
 impl Matches {
+    /// Reads words that came later, such as a line of input, as if they stood behind a command with these flags.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn again(&self, flags: Vec<Flag>, words: &[String]) -> Result<Self, String> {
+        let parsed = crate::parse::parse(flags, words).map_err(|wrong| wrong.0)?;
+        let (flags, args, dash) = (parsed.flags, parsed.args, parsed.dash);
+        let program = std::rc::Rc::clone(&self.program);
+        Ok(Self { path: self.path.clone(), flags, args, dash, program })
+    }
+
     /// The flag with this name.
     ///
     /// # Panics

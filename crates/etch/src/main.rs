@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match part(&args) {
         Part::Utl(name, words) => return ExitCode::from(etch_utl::run(name, words)),
+        Part::Ctl(name, skip) => {
+            return ExitCode::from(etch_ctl::run(name, std::env::args_os().skip(skip)));
+        }
         Part::Missing(what) => {
             eprintln!("{what} is not part of this release of etch");
             return ExitCode::FAILURE;
@@ -46,6 +49,9 @@ enum Part<'a> {
     Server,
     /// `etchutl`, by the name that its texts call it, with the words behind it.
     Utl(&'static str, &'a [String]),
+    /// `etchctl`, by the name that its texts call it, and how many words stand before its own. It takes them as
+    /// they are: keys are bytes.
+    Ctl(&'static str, usize),
     /// What this release does not have.
     Missing(&'static str),
 }
@@ -57,8 +63,9 @@ fn part(args: &[String]) -> Part<'_> {
         ("etcdutl", _) => Part::Utl("etcdutl", words),
         ("etchutl", _) => Part::Utl("etchutl", words),
         (_, "utl") => Part::Utl("etch utl", &words[1..]),
-        ("etcdctl" | "etchctl", _) => Part::Missing("etcdctl"),
-        (_, "ctl") => Part::Missing("etch ctl"),
+        ("etcdctl", _) => Part::Ctl("etcdctl", 1),
+        ("etchctl", _) => Part::Ctl("etchctl", 1),
+        (_, "ctl") => Part::Ctl("etch ctl", 2),
         (_, "gateway") => Part::Missing("the gateway"),
         (_, "grpc-proxy") => Part::Missing("the gRPC proxy"),
         _ => Part::Server,
@@ -80,10 +87,10 @@ mod tests {
             (&["/usr/bin/etcdutl", "snapshot", "status"], Part::Utl("etcdutl", &status)),
             (&["etchutl"], Part::Utl("etchutl", &[])),
             (&["etch", "utl", "snapshot", "status"], Part::Utl("etch utl", &status)),
-            (&["/usr/bin/etcdctl", "get", "x"], Part::Missing("etcdctl")),
+            (&["/usr/bin/etcdctl", "get", "x"], Part::Ctl("etcdctl", 1)),
             (&["etcd", "gateway", "start"], Part::Missing("the gateway")),
             (&["etch", "grpc-proxy", "start"], Part::Missing("the gRPC proxy")),
-            (&["etch", "ctl"], Part::Missing("etch ctl")),
+            (&["etch", "ctl"], Part::Ctl("etch ctl", 2)),
             (&["etcd"], Part::Server),
             (&["etch", "--name", "ctl"], Part::Server),
             (&["/usr/bin/etcd", "--version"], Part::Server),

@@ -1,0 +1,58 @@
+//! `etchctl`: the client on the command line, a stand-in for etcdctl 3.7. One file a command.
+//!
+//! Here: the program and its commands. Not here: data directories (`etch_utl`), the calls (`etch_client`), how
+//! command lines are read (`etch_cli`). `connect` goes from flags to a client, `display` from an answer to what is
+//! printed; a command is what is between them.
+
+#![forbid(unsafe_code)]
+// Until the last of etcdctl's commands is here, some of what they share waits for its users.
+#![allow(dead_code)]
+
+mod connect;
+mod del;
+mod display;
+mod env;
+mod fail;
+mod get;
+mod log;
+mod password;
+mod program;
+mod put;
+mod words;
+
+use std::ffi::OsString;
+
+use etch_cli::{Failure, Streams};
+
+pub use program::program;
+
+/// Exit statuses, as etcdctl has them.
+mod exit {
+    /// Something went wrong.
+    pub const ERROR: u8 = 1;
+    /// The cluster could not be reached, or the login failed.
+    pub const BAD_CONNECTION: u8 = 2;
+    /// A flag's value, or the output format, is not there for this.
+    pub const BAD_FEATURE: u8 = 4;
+    /// Nobody reads what is printed: what a shell reports for a process that a closed pipe has ended.
+    pub const PIPE_CLOSED: u8 = 141;
+    /// The call was wrong.
+    pub const BAD_ARGS: u8 = 128;
+}
+
+/// Runs a call of the program; the words do not hold its name. Gives back the exit status.
+pub fn run(name: &'static str, words: impl IntoIterator<Item = OsString>) -> u8 {
+    let words: Vec<String> = words.into_iter().map(words::from_os).collect();
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    etch_cli::run(program(name), &words, &mut Streams { out: &mut out, err: &mut err })
+}
+
+/// A call that is wrong.
+fn bad_args(text: impl Into<String>) -> Failure {
+    Failure::new(exit::BAD_ARGS, text)
+}
+
+/// A value that a flag does not take.
+fn bad_feature(text: impl Into<String>) -> Failure {
+    Failure::new(exit::BAD_FEATURE, text)
+}
