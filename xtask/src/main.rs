@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod mutants;
 mod tidy;
 
@@ -19,6 +20,7 @@ cargo xtask CHORE
   fuzz    parsers under bytes that nobody would send; `cargo xtask fuzz --help` says more
   sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
   mutants old bugs put back: each must be seen; `cargo xtask mutants --help` says more
+  bench   etcd and etch under the same loads, and their ratios; see `cargo xtask bench --help`
   torture real processes under load, with faults; see `cargo xtask torture --help`
 ";
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         "sim" => sim(&root, env::args().skip(2)),
         "mutants" => mutants::run(&root, env::args().skip(2).collect()),
         "torture" => torture(&root, env::args().skip(2).collect()),
+        "bench" => bench::run(&root, env::args().skip(2).collect()),
         "fuzz" => fuzz(&root, env::args().skip(2)),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
