@@ -422,6 +422,7 @@ impl Parts {
             max_wals: core.max_wals,
             writes,
             inbox: Arc::clone(core.inbox),
+            preparer: preparer.clone(),
             prepare,
             metrics: Arc::clone(core.metrics),
             log: core.log.clone(),
@@ -447,11 +448,8 @@ impl Parts {
 /// Makes the next segment ready whenever the WAL's thread has taken the last one.
 fn prepare_segments(preparer: &Preparer, wanted: &Receiver<()>) {
     while wanted.recv().is_ok() {
-        while wanted.try_recv().is_ok() {}
-        if !preparer.is_ready() {
-            // What fails here fails again where the segment is needed, and is reported there.
-            let _ = preparer.prepare();
-        }
+        // What fails here fails again where the segment is needed, and is reported there.
+        let _ = preparer.prepare();
     }
 }
 

@@ -93,9 +93,10 @@ impl Preparer {
         Ok(true)
     }
 
-    /// True if the next segment is ready.
-    pub fn is_ready(&self) -> bool {
-        self.lock().ready.is_some()
+    /// True if the next segment is neither ready nor being made.
+    pub fn is_wanted(&self) -> bool {
+        let state = self.lock();
+        state.ready.is_none() && state.making.is_none()
     }
 
     /// The next segment and its temporary name: the one that is ready, or else a new one without zeros.

@@ -293,12 +293,12 @@ fn the_next_segment_is_made_elsewhere() {
     let mut wal = create(&disk);
     let preparer = wal.preparer();
     assert!(std::thread::spawn(move || preparer.prepare()).join().unwrap().unwrap());
-    assert!(wal.preparer().is_ready());
+    assert!(!wal.preparer().is_wanted());
     let len = bytes(&disk, &dir().join("0.tmp")).len() as u64;
     assert_eq!(len, SMALL.segment_bytes);
     fill(&mut wal, 1..=12, 700);
     assert_eq!(disk.list(dir()).unwrap().len(), 2);
-    assert!(!wal.preparer().is_ready());
+    assert!(wal.preparer().is_wanted());
     wal.prepare_next().unwrap();
     wal.close().unwrap();
     assert_eq!(disk.list(dir()).unwrap().len(), 2);

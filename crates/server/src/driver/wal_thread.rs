@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use etch_disk::snap::Snapshotter;
-use etch_disk::wal::{Wal, WalError};
+use etch_disk::wal::{Preparer, Wal, WalError};
 use etch_node::LogWrite;
 
 use super::inbox::{Command, Inbox};
@@ -30,7 +30,9 @@ pub struct WalThread {
     pub writes: Receiver<LogWrite>,
     /// Where "durable" is said.
     pub inbox: Arc<Inbox>,
-    /// Asks for the next segment to be made ready.
+    /// Knows whether a next segment is ready.
+    pub preparer: Preparer,
+    /// Asks for one.
     pub prepare: Sender<()>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -76,8 +78,11 @@ impl WalThread {
         if let Some(index) = snapshot {
             self.release(index)?;
         }
-        // The other end is there as long as we are.
-        let _ = self.prepare.send(());
+        // To wake a thread costs more than to look, and this is after every flush.
+        if self.preparer.is_wanted() {
+            // The other end is there as long as we are.
+            let _ = self.prepare.send(());
+        }
         Ok(())
     }
 
