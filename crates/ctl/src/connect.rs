@@ -24,8 +24,10 @@ pub struct Ctl {
     pub client: Client,
     /// How answers are printed.
     pub display: Display,
+    config: Config,
     runtime: Option<Runtime>,
     limit: Duration,
+    dial_limit: Duration,
 }
 
 impl Ctl {
@@ -54,8 +56,19 @@ impl Ctl {
         config.dial_timeout = if short { limit.saturating_sub(SPARE) } else { Duration::ZERO };
         login.put_into(&mut config);
         let dial = span(&matches, "dial-timeout");
-        let client = runtime.block_on(connect(config, dial)).map_err(not_connected)?;
-        Ok(Self { matches, client, display, runtime: Some(runtime), limit })
+        let client = runtime.block_on(connect(config.clone(), dial)).map_err(not_connected)?;
+        let runtime = Some(runtime);
+        Ok(Self { matches, client, display, config, runtime, limit, dial_limit: dial })
+    }
+
+    /// One more client like ours, with connections of its own.
+    pub async fn another(&self) -> Result<Client, Failure> {
+        connect(self.config.clone(), self.dial_limit).await.map_err(not_connected)
+    }
+
+    /// What our client was told.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Asks the cluster something within the command's time.
@@ -63,7 +76,15 @@ impl Ctl {
         &self,
         work: impl AsyncFnOnce(Client) -> etch_client::Result<T>,
     ) -> Result<T, Failure> {
-        self.run(work(self.client.with_timeout(self.limit))).map_err(failed)
+        self.try_ask(work).map_err(failed)
+    }
+
+    /// The same, for commands whose failures have a status or a text of their own.
+    pub fn try_ask<T>(
+        &self,
+        work: impl AsyncFnOnce(Client) -> etch_client::Result<T>,
+    ) -> etch_client::Result<T> {
+        self.run(work(self.client.with_timeout(self.limit)))
     }
 
     /// Runs work that looks after its own time.
@@ -251,11 +272,16 @@ pub struct Login {
 impl Login {
     /// From a user, perhaps with the password behind a colon, and a password. Asks for what is missing.
     pub fn new(user: &str, password: &str) -> Result<Self, Failure> {
+        Self::asking("Password: ", user, password)
+    }
+
+    /// The same, asking with this prompt.
+    pub fn asking(prompt: &str, user: &str, password: &str) -> Result<Self, Failure> {
         let (name, password) = match user.split_once(':') {
             _ if user.is_empty() => return Ok(Self::default()),
             _ if !password.is_empty() => (user, password.to_owned()),
             Some((name, password)) => (name, password.to_owned()),
-            None => (user, password::ask("Password: ")?),
+            None => (user, password::ask(prompt)?),
         };
         Ok(Self { name: name.to_owned(), password, token: String::new() })
     }

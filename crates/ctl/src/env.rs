@@ -72,6 +72,7 @@ pub fn apply(matches: &mut Matches) -> Result<(), Failure> {
     }
     if matches.is_on("debug") {
         show(matches);
+        crate::trace::everything();
     }
     Ok(())
 }

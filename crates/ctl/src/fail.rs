@@ -17,14 +17,26 @@ pub fn not_connected(error: Error) -> Failure {
     Failure::new(exit::BAD_CONNECTION, text(&error))
 }
 
-/// Says why nobody was reached: the failure itself only says that the time is up.
+/// A failed call as a failure that says first what was to be done, such as `failed to grant lease`.
+pub fn failed_to(what: &str, error: Error) -> Failure {
+    explain(&error);
+    Failure::new(exit::ERROR, format!("failed to {what} ({})", text(&error)))
+}
+
+/// Says why nobody was reached, under the words that etcd's client has for it: the failure itself only says that the
+/// time is up.
 fn explain(error: &Error) {
     if let Error::NoEndpoint(why) = error {
+        let why = why.split(" (os error").next().unwrap_or(why);
         let why = format!(
             "rpc error: code = DeadlineExceeded desc = latest balancer error: connection error: desc = {}",
             etch_cli::go::quote(format!("transport: Error while dialing: {why}"))
         );
-        log::line("warn", "no endpoint could be reached", &[("error", &why)]);
+        log::line(
+            "warn",
+            "retrying of unary invoker failed",
+            &[("logger", "etcd-client"), ("error", &why)],
+        );
     }
 }
 

@@ -8,16 +8,28 @@
 // Until the last of etcdctl's commands is here, some of what they share waits for its users.
 #![allow(dead_code)]
 
+mod check;
+mod compaction;
 mod connect;
 mod del;
 mod display;
+mod elect;
 mod env;
+mod exec;
 mod fail;
 mod get;
+mod lease;
+mod line;
+mod lock;
 mod log;
+mod mirror;
 mod password;
 mod program;
 mod put;
+mod signals;
+mod trace;
+mod txn;
+mod watch;
 mod words;
 
 use std::ffi::OsString;
@@ -32,8 +44,12 @@ mod exit {
     pub const ERROR: u8 = 1;
     /// The cluster could not be reached, or the login failed.
     pub const BAD_CONNECTION: u8 = 2;
+    /// A line of input made no sense.
+    pub const INVALID_INPUT: u8 = 3;
     /// A flag's value, or the output format, is not there for this.
     pub const BAD_FEATURE: u8 = 4;
+    /// The server ended a watch.
+    pub const INTERRUPTED: u8 = 5;
     /// Nobody reads what is printed: what a shell reports for a process that a closed pipe has ended.
     pub const PIPE_CLOSED: u8 = 141;
     /// The call was wrong.

@@ -9,12 +9,12 @@ use crate::display::json;
 /// Writes a line with this level and message, and these fields.
 pub fn line(level: &str, message: &str, fields: &[(&str, &str)]) {
     let mut text = format!("{{\"level\":\"{level}\",\"ts\":\"{}\",\"msg\":", now());
-    json::text(message, &mut text);
+    json::plain_text(message, &mut text);
     for (name, value) in fields {
         text.push(',');
-        json::text(name, &mut text);
+        json::plain_text(name, &mut text);
         text.push(':');
-        json::text(value, &mut text);
+        json::plain_text(value, &mut text);
     }
     text.push_str("}\n");
     // Nobody to tell if standard error is gone.

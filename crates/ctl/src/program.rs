@@ -2,7 +2,7 @@
 
 use etch_cli::{Command, Flag, Group, Program};
 
-use crate::{del, get, put};
+use crate::{check, compaction, del, elect, get, lease, lock, mirror, put, txn, watch};
 
 /// Commands on keys.
 pub const KV: Group = Group("Key-value commands");
@@ -25,7 +25,19 @@ pub fn program(name: &'static str) -> Program {
     let root = Command::parent(
         name.rsplit(' ').next().unwrap_or(name),
         "A simple command line client for etcd3.",
-        vec![get::command(), put::command(), del::command()],
+        vec![
+            get::command(),
+            put::command(),
+            del::command(),
+            txn::command(),
+            compaction::command(),
+            watch::command(),
+            lease::command(),
+            lock::command(),
+            elect::command(),
+            mirror::command(),
+            check::command(),
+        ],
     );
     // They are listed by `options`, not in each command's help.
     let flags = global_flags().into_iter().map(Flag::hidden).collect();

@@ -49,15 +49,18 @@ pub fn flags() -> Vec<Flag> {
 }
 
 fn run(matches: &Matches) -> Result<(), Failure> {
-    let request = request(matches)?.into_request();
+    let request = request(matches, from_stdin)?.into_request();
     let ctl = Ctl::new(matches)?;
     let answer =
         ctl.ask(async |client| client.kv().put(client.options().clone(), request).await)?;
     ctl.display.put(&answer)
 }
 
-/// What is asked for.
-pub fn request(matches: &Matches) -> Result<Put, Failure> {
+/// What is asked for. A value that is no argument is got elsewhere.
+pub fn request(
+    matches: &Matches,
+    elsewhere: impl FnOnce() -> Option<Bytes>,
+) -> Result<Put, Failure> {
     const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
     let keeps_value = matches.is_on("ignore-value");
     let (key, value) = match &matches.args[..] {
@@ -66,7 +69,7 @@ pub fn request(matches: &Matches) -> Result<Put, Failure> {
             return Err(bad_args("put command needs only 1 argument when 'ignore-value' is set"));
         }
         [key] if keeps_value => (key, Bytes::new()),
-        [key] => (key, from_stdin().ok_or_else(|| bad_args(USAGE))?),
+        [key] => (key, elsewhere().ok_or_else(|| bad_args(USAGE))?),
         [key, value, ..] => (key, words::bytes(value)),
     };
     let lease = lease_id(matches.text("lease"))?;
@@ -88,13 +91,14 @@ pub fn request(matches: &Matches) -> Result<Put, Failure> {
 
 /// A lease's identifier, which is written in hexadecimal.
 pub fn lease_id(text: &str) -> Result<i64, Failure> {
-    parse_lease(text).map_err(|why| {
+    parse_hexadecimal(text).map_err(|why| {
         let why = format!("strconv.ParseInt: parsing {}: {why}", go::quote(text));
         bad_args(format!("bad lease ID ({why}), expecting ID in Hex"))
     })
 }
 
-fn parse_lease(text: &str) -> Result<i64, &'static str> {
+/// `strconv.ParseInt` with base 16; an error is Go's reason.
+pub fn parse_hexadecimal(text: &str) -> Result<i64, &'static str> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err("invalid syntax");

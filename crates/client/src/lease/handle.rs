@@ -77,14 +77,19 @@ pub struct KeepAlive {
     pub(super) slot: Option<Arc<Slot>>,
     pub(super) commands: UnboundedSender<Command>,
     pub(super) ended: bool,
-    /// The first answer's TTL.
-    pub(super) granted: i64,
+    /// The first answer.
+    pub(super) first: pb::LeaseKeepAliveResponse,
 }
 
 impl KeepAlive {
     /// The lease.
     pub fn id(&self) -> i64 {
         self.id
+    }
+
+    /// The answer that the lease began to be kept alive with; [`KeepAlive::next`] gives those after it.
+    pub fn first(&self) -> &pb::LeaseKeepAliveResponse {
+        &self.first
     }
 
     /// The newest answer of the server, once for each; an error when the lease is lost; then `None`.

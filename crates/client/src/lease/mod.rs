@@ -98,7 +98,7 @@ impl Lease for CoreLease {
             };
             match answer {
                 Some(Ok(response)) => {
-                    kept.granted = response.ttl;
+                    kept.first = response;
                     Ok(kept)
                 }
                 // A lease that never was alive here is one that there is not.
@@ -182,7 +182,7 @@ impl Client {
     /// Keeps a lease alive for one more TTL; how many seconds that is.
     pub async fn lease_keep_alive_once(&self, id: i64) -> Result<i64> {
         let once = self.lease.keep_alive(self.options.clone(), id).await?;
-        Ok(once.granted)
+        Ok(once.first().ttl)
     }
 
     /// The same client, with leases through this: how layers are put on.

@@ -51,7 +51,13 @@ impl Hub {
             sender
         });
         let _ = sender.send(Command::Keep(id, slot.clone()));
-        KeepAlive { id, slot: Some(slot), commands: sender.clone(), ended: false, granted: 0 }
+        KeepAlive {
+            id,
+            slot: Some(slot),
+            commands: sender.clone(),
+            ended: false,
+            first: pb::LeaseKeepAliveResponse::default(),
+        }
     }
 
     /// Lets a stream without leases go. False if somebody has just given it one.

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use etch_client::pb;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use prost::{Message, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -229,6 +230,34 @@ impl<'o> Object<'o> {
         let _ = write!(self.out, "{value}");
     }
 
+    /// A field that is a list; as Go has it, none at all is no empty list.
+    pub fn list<T>(&mut self, name: &str, items: &[T], mut write: impl FnMut(&T, &mut String)) {
+        self.name(name);
+        if items.is_empty() {
+            return self.out.push_str("null");
+        }
+        for (at, item) in items.iter().enumerate() {
+            self.out.push(if at == 0 { '[' } else { ',' });
+            write(item, self.out);
+        }
+        self.out.push(']');
+    }
+
+    /// A header's fields, in the midst of this object.
+    pub fn header_fields(&mut self, header: Option<&pb::ResponseHeader>) {
+        let Some(header) = header else { return };
+        let fields: [(&str, i128); 4] = [
+            ("cluster_id", header.cluster_id.into()),
+            ("member_id", header.member_id.into()),
+            ("revision", header.revision.into()),
+            ("raft_term", header.raft_term.into()),
+        ];
+        fields
+            .iter()
+            .filter(|(_, value)| *value != 0)
+            .for_each(|(name, value)| self.plain(name, value));
+    }
+
     /// Closes it.
     pub fn close(self) {
         self.out.push('}');
@@ -237,6 +266,15 @@ impl<'o> Object<'o> {
 
 /// A text in quotes, with Go's escapes: those of HTML too.
 pub fn text(text: &str, out: &mut String) {
+    escaped(text, "<>&\u{2028}\u{2029}", out);
+}
+
+/// A text in quotes, with no more escapes than JSON needs.
+pub fn plain_text(text: &str, out: &mut String) {
+    escaped(text, "", out);
+}
+
+fn escaped(text: &str, also: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {
@@ -247,7 +285,7 @@ pub fn text(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+            c if c < ' ' || also.contains(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -266,7 +304,7 @@ pub fn bytes(bytes: &[u8], out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etch_client::pb::{self, response_op::Response};
+    use etch_client::pb::response_op::Response;
 
     fn header() -> Option<pb::ResponseHeader> {
         Some(pb::ResponseHeader { cluster_id: u64::MAX, member_id: 2, revision: 3, raft_term: 0 })

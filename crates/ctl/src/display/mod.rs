@@ -4,6 +4,8 @@
 pub mod fields;
 pub mod json;
 mod kv;
+mod lease;
+pub mod watch;
 
 use std::io::Write as _;
 
