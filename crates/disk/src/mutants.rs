@@ -31,7 +31,7 @@ macro_rules! mutants {
 }
 
 mutants! {
-    Canary "A put that is answered is not always done: whoever does not see this sees nothing"
+    Canary "What is put is answered and not done: who does not see this in each world sees nothing"
     I14370 "A lone member answers before its log is durable"
     I11651 "A change of users is committed without the applied index, and applied twice after a restart"
     I14571 "Permissions are not worked out anew when a snapshot replaces the users"
@@ -51,6 +51,8 @@ mutants! {
     I11496 "A watch from revision 0 begins at the beginning"
     I14562 "A watch that could not be made ends the one with id 0"
     I9291 "The events of a revision are sent in several responses, and nothing says so"
+    I15247 "A leader that was deposed meanwhile has leases revoked whose time it has run"
+    I12528 "A leader that was deposed meanwhile renews leases"
     I14758 "A lease that is being revoked can be renewed"
     I11456 "A key is put under a lease that has ended"
     I19179 "A compaction that a crash cut short is forgotten: what it has deleted is missed"

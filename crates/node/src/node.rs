@@ -8,6 +8,7 @@ use bytes::Bytes;
 use etch_api::Error;
 use etch_api::internal::{Header, RequestKind, encode_entry_from};
 use etch_api::pb::raftpb::{ConfChange, ConfChangeType};
+use etch_disk::mutants::{self, Mutant};
 use etch_state::State;
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
@@ -118,6 +119,9 @@ pub(crate) struct Queued {
     pub id: u64,
     /// When its caller gives up; none if nobody waits.
     pub deadline_ms: Option<u64>,
+    /// The only term in which it may be proposed, and by its leader alone: what a leader has decided says
+    /// nothing under another.
+    pub only_in: Option<u64>,
     pub entry: Entry,
 }
 
@@ -239,6 +243,27 @@ impl<T> Node<T> {
         body: &[u8],
         caller: Option<T>,
     ) {
+        self.enqueue(header, kind, body, caller, None);
+    }
+
+    /// What this member asks of the cluster as its leader, and only as long as it is that.
+    pub(crate) fn propose_as_leader(
+        &mut self,
+        header: &Header<'_>,
+        kind: RequestKind,
+        body: &[u8],
+    ) {
+        self.enqueue(header, kind, body, None, Some(self.raft.raft.term));
+    }
+
+    fn enqueue(
+        &mut self,
+        header: &Header<'_>,
+        kind: RequestKind,
+        body: &[u8],
+        caller: Option<T>,
+        only_in: Option<u64>,
+    ) {
         if let Err(why) = self.admit(kind) {
             return self.refuse(caller, why);
         }
@@ -251,7 +276,7 @@ impl<T> Node<T> {
             return self.refuse(caller, Error::RequestTooLarge);
         }
         let entry = Entry { data, ..Entry::default() };
-        self.inbox.push_back(Queued { id, deadline_ms, entry });
+        self.inbox.push_back(Queued { id, deadline_ms, only_in, entry });
     }
 
     /// The same for a compaction whose caller wants to wait until its work is done and committed.
@@ -280,7 +305,8 @@ impl<T> Node<T> {
             return self.refuse(caller, why);
         }
         let entry = convert::change_for_raft(change.encode_to_vec());
-        self.inbox.push_back(Queued { id, deadline_ms: Some(deadline), entry });
+        let deadline_ms = Some(deadline);
+        self.inbox.push_back(Queued { id, deadline_ms, only_in: None, entry });
     }
 
     /// A linearizable read: the caller is told when whatever was acknowledged before this call is
@@ -375,7 +401,14 @@ impl<T> Node<T> {
             before < WRITE_BYTES
         };
         let count = self.inbox.iter().take_while(fits).count();
-        let entries: Vec<Entry> = self.inbox.drain(..count).map(|q| q.entry).collect();
+        let ours = self.is_leader().then_some(self.raft.raft.term);
+        let may = |queued: &Queued| queued.only_in.is_none() || queued.only_in == ours;
+        let may = |queued: &Queued| may(queued) || mutants::on(Mutant::I15247);
+        let entries: Vec<Entry> =
+            self.inbox.drain(..count).filter(may).map(|queued| queued.entry).collect();
+        if entries.is_empty() {
+            return;
+        }
         let mut message = raft::eraftpb::Message { from: self.config.id, ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());

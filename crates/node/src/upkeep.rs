@@ -125,7 +125,7 @@ impl<T> Node<T> {
             let revoke = LeaseRevokeRequest { id };
             let body = revoke.encode_to_vec();
             let header = self.own_header();
-            self.propose(&header, RequestKind::LeaseRevoke, &body, None);
+            self.propose_as_leader(&header, RequestKind::LeaseRevoke, &body);
         }
         self.write_down_leases();
     }
@@ -150,7 +150,7 @@ impl<T> Node<T> {
         let written = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
         let checkpoints = due.into_iter().map(written).collect();
         let body = LeaseCheckpointRequest { checkpoints }.encode_to_vec();
-        self.propose(&Header::default(), RequestKind::LeaseCheckpoint, &body, None);
+        self.propose_as_leader(&Header::default(), RequestKind::LeaseCheckpoint, &body);
     }
 
     /// A cluster whose members are all of this release is of this release's version.
@@ -168,7 +168,7 @@ impl<T> Node<T> {
         }
         self.clock.version_due = self.clock.now_ms + RETRY_MS;
         let body = ClusterVersionSetRequest { ver: version.to_string() }.encode_to_vec();
-        self.propose(&Header::default(), RequestKind::ClusterVersionSet, &body, None);
+        self.propose_as_leader(&Header::default(), RequestKind::ClusterVersionSet, &body);
     }
 
     fn compact_step(&mut self, out: &mut Output<T>) {

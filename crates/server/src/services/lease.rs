@@ -135,14 +135,14 @@ async fn keep_alives(
 /// that would tell the client of a lease that it does not have, or of none while its keys are still there.
 async fn renew(net: &Rc<Net>, id: i64) -> Result<i64, Error> {
     loop {
+        // Only the leader renews, and one that does not know yet that another leads must not: that one would
+        // not hear of it, and end the lease before its time.
+        net.member.wait_to_lead().await?;
+        net.member.linearize().await?;
         match net.member.lessor.renew(id, net.member.clock.now_ms()) {
             Ok(ttl) => return Ok(ttl),
             Err(RenewError::NotFound) => return Ok(0),
-            // Only the leader renews; it is asked again once there is one.
-            Err(RenewError::NotPrimary) if net.member.is_leader() => {
-                net.member.linearize().await?;
-            }
-            Err(RenewError::NotPrimary) => net.member.wait_to_lead().await?,
+            Err(RenewError::NotPrimary) => {}
             Err(RenewError::Expired) => revoked(net, id).await,
             Err(RenewError::Checkpointed) => forget_checkpoint(net, id).await?,
         }

@@ -18,7 +18,7 @@ const HELP: &str = "\
 cargo xtask mutants [OPTIONS]
 
 Puts old bugs back, one after another, and shows how many seeds of the simulated world see each. Fails if one is
-not seen, or if the canary, which most seeds must see, is not.
+not seen, or if the canary is not seen by every seed.
 
   --only NAME  this bug alone
   --seed S     this seed alone, with all that is wrong
@@ -41,6 +41,9 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     // Seen by worlds as well, but rarely.
     (Mutant::I14562, "etch-sim", "i14562"),
     (Mutant::I14758, "etch-sim", "i20590"),
+    (Mutant::I15248, "etch-sim", "i15248"),
+    (Mutant::I9291, "etch-sim", "i9291"),
+    (Mutant::I15247, "etch-node", "i15247"),
     // What a crash leaves in files, tried at every step.
     (Mutant::I14685, "etch-sim", "i14685"),
     (Mutant::I11613, "etch-sim", "i11613"),
@@ -50,6 +53,9 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::I12691, "etch-sim", "every_sequence_of_three_operations"),
     (Mutant::AheadOfLog, "etch-sim", "every_sequence_of_three_operations"),
 ];
+
+/// Bugs of a leader that is one no more: their worlds have three members.
+const OF_SEVERAL: &[Mutant] = &[Mutant::I12528];
 
 struct Arguments {
     only: Option<Mutant>,
@@ -123,15 +129,17 @@ fn named(text: &str) -> Result<Mutant, String> {
     named.copied().ok_or(format!("no bug is called `{text}`"))
 }
 
-fn world(mutant: Option<Mutant>, seed: u64, ms: u64) -> Report {
-    mutants::set(mutant);
-    let report = run(&Options { load_ms: ms, ..Options::new(seed) });
+/// A world that may see the bug, with it or without.
+fn world(bug: Mutant, put_back: bool, seed: u64, ms: u64) -> Report {
+    let members = OF_SEVERAL.contains(&bug).then_some(3);
+    mutants::set(put_back.then_some(bug));
+    let report = run(&Options { load_ms: ms, members, ..Options::new(seed) });
     mutants::set(None);
     report
 }
 
 fn one(mutant: Mutant, seed: u64, ms: u64) -> ExitCode {
-    let report = world(Some(mutant), seed, ms);
+    let report = world(mutant, true, seed, ms);
     println!("{}: {}", mutant.name(), mutant.what());
     for violation in &report.violations {
         println!("  {violation}");
@@ -167,7 +175,7 @@ fn all(arguments: &Arguments) -> ExitCode {
     let rows = rows.into_inner().expect("no thread panics with it");
     let missed: Vec<&str> =
         rows.iter().filter(|row| row.caught == 0).map(|row| row.mutant.name()).collect();
-    let blind = rows.iter().any(|row| row.mutant == Mutant::Canary && 2 * row.caught < row.seeds);
+    let blind = rows.iter().any(|row| row.mutant == Mutant::Canary && row.caught < row.seeds);
     println!(
         "\n{} bugs put back, {} seen, in {:.0} s",
         rows.len(),
@@ -175,7 +183,7 @@ fn all(arguments: &Arguments) -> ExitCode {
         began.elapsed().as_secs_f64()
     );
     if blind {
-        println!("hardly a seed saw the canary: the judges are blind");
+        println!("a seed did not see the canary: the judges are blind");
     }
     if !missed.is_empty() {
         println!("not seen: {}", missed.join(", "));
@@ -196,10 +204,10 @@ fn row(mutant: Mutant, arguments: &Arguments) -> Row {
             break;
         }
         row.seeds += 1;
-        let report = world(Some(mutant), seed, arguments.ms);
+        let report = world(mutant, true, seed, arguments.ms);
         let Some(said) = report.violations.first() else { continue };
         if row.first.is_none() {
-            if !world(None, seed, arguments.ms).violations.is_empty() {
+            if !world(mutant, false, seed, arguments.ms).violations.is_empty() {
                 row.unsound.push(seed);
                 continue;
             }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use etch_api::Error;
 use etch_api::internal::RequestKind;
 use etch_api::pb::etcdserverpb as pb;
+use etch_disk::mutants::{self, Mutant};
 use etch_state::lease::RenewError;
 use etch_state::mvcc::{RangeReply, ReadError};
 use etch_state::{Reply, quota, txn};
@@ -94,7 +95,7 @@ impl World {
         self.after(delay, Event::Continue { member, epoch, operation });
     }
 
-    /// Does what can be done now. `may_read` says that a linearizable read has been confirmed.
+    /// Does what can be done now. `may_read` says that the node has answered: a linearizable read is confirmed.
     fn serve(&mut self, member: usize, operation: usize, may_read: bool) -> Step {
         let now_ms = self.members[member].now_ms(self.now);
         let slowly = self.rng.chance(150);
@@ -124,7 +125,7 @@ impl World {
             Request::LeaseRevoke(revoke) => {
                 process.propose(Ok(()), 0, RequestKind::LeaseRevoke, revoke)
             }
-            Request::LeaseKeepAlive(renew) => process.renew(renew.id, operation, now_ms),
+            Request::LeaseKeepAlive(renew) => process.renew(renew.id, operation, may_read, now_ms),
             Request::LeaseTimeToLive(ask) => Step::Done(process.time_to_live(ask, now_ms)),
             Request::Defragment => {
                 self.tell(member, Command::CommitAll(Caller::Operation(operation)));
@@ -154,12 +155,12 @@ impl World {
             Ok(reply) => reply,
         };
         match request {
-            _ if reads => {
+            Request::LeaseKeepAlive(_) => {
                 let step = self.serve(member, operation, true);
                 self.follow(member, operation, step);
             }
-            Request::LeaseKeepAlive(_) => {
-                let step = self.serve(member, operation, false);
+            _ if reads => {
+                let step = self.serve(member, operation, true);
                 self.follow(member, operation, step);
             }
             Request::Defragment => {
@@ -296,8 +297,12 @@ impl Process {
         Step::Propose(kind, request.encode_to_vec().into())
     }
 
-    fn renew(&self, id: i64, operation: usize, now_ms: u64) -> Step {
+    /// Only who still leads may renew: who does not know yet that another leads has to ask.
+    fn renew(&self, id: i64, operation: usize, leads: bool, now_ms: u64) -> Step {
         let lessor = self.node.state().lessor();
+        if !leads && !self.node.view().is_lone_leader() && !mutants::on(Mutant::I12528) {
+            return Step::Read;
+        }
         loop {
             let ttl = match lessor.renew(id, now_ms) {
                 Ok(ttl) => ttl,

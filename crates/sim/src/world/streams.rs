@@ -457,9 +457,16 @@ impl World {
         }
     }
 
-    /// Whether every open stream has nothing more to say, and its client has read it all.
-    pub(super) fn streams_are_drained(&self) -> bool {
-        self.streams.iter().all(|s| !s.open || s.server.is_some() && s.unread == 0 && !s.blocked)
+    /// An open stream that has more to say, or whose client has not read it all.
+    pub(super) fn undrained_stream(&self) -> Option<String> {
+        let drained = |s: &Stream| !s.open || s.server.is_some() && s.unread == 0 && !s.blocked;
+        let at = self.streams.iter().position(|s| !drained(s))?;
+        let s = &self.streams[at];
+        let end =
+            if s.server.is_some() { "both ends are there" } else { "its member's end is gone" };
+        let blocked = if s.blocked { ", blocked" } else { "" };
+        let (unread, arrived) = (s.unread, s.arrived.len());
+        Some(format!("stream {at}: {end}{blocked}, {unread} unread, {arrived} of them arrived"))
     }
 
     /// Notes the watches that were read to the end.

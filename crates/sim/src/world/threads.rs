@@ -107,6 +107,13 @@ impl World {
             self.node_answers(member, caller, outcome);
         }
         for note in &out.notes {
+            if let Note::Leader(leader, term) = note {
+                let leader = self.members.iter().position(|m| m.row.id == *leader);
+                self.note(|| match leader {
+                    Some(leader) => format!("member {member} follows {leader} in term {term}"),
+                    None => format!("member {member} has no leader in term {term}"),
+                });
+            }
             self.stats.count(match note {
                 Note::Leader(..) => "changes of leader",
                 Note::SnapshotSaved(_) => "raft snapshots",

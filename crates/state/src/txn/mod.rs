@@ -49,9 +49,7 @@ pub fn put(
     check_put_state(batch, leases, request)?;
     let previous = previous(batch, request);
     batch.txn_begin();
-    if !mutants::on(Mutant::Canary) || batch.revision() % 8 != 0 {
-        write(batch, leases, request, previous.as_ref());
-    }
+    write(batch, leases, request, previous.as_ref());
     let revision = batch.txn_end();
     let mut body = BytesMut::new();
     put_response(request, previous.as_ref(), &mut body);
@@ -133,7 +131,9 @@ fn write(
     };
     let value = if request.ignore_value { old.value } else { &request.value[..] };
     let lease = if request.ignore_lease { old.lease } else { request.lease };
-    batch.put(leases, &request.key, value, lease);
+    if !mutants::on(Mutant::Canary) {
+        batch.put(leases, &request.key, value, lease);
+    }
 }
 
 fn put_response(request: &PutRequest, previous: Option<&Bytes>, out: &mut BytesMut) {
