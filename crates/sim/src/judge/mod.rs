@@ -20,7 +20,7 @@
 //! the other judge: a log that was rewritten cannot fool it.
 //!
 //! Here: what is judged, and the results. The rules: `writes`, `reads`, `refusal`, `watch`, `lease`, `member`, `search`;
-//! what was known when is in `evidence`. Not here: the model (`model`).
+//! what was known when is in `evidence`, what was seen of single revisions in `sightings`. Not here: the model (`model`).
 
 mod evidence;
 mod lease;
@@ -29,6 +29,7 @@ mod reads;
 mod refusal;
 mod search;
 mod show;
+mod sightings;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -4,13 +4,15 @@
 //! The order is built revision by revision. At each one, all answers that show it are compared with the model;
 //! then comes what makes the next one: the acknowledged operation whose answer says so, or, where there is
 //! none, an operation of unknown outcome. Those are the forks, tried one after another, and a state that was
-//! met before with the same forks taken is not tried again. A value that somebody saw tells its fork's
-//! revision. An operation may come next only if none that is still to come had ended before it was sent.
+//! met before with the same forks taken is not tried again, nor is one of two forks that ask the same. A value
+//! that somebody saw tells its fork's revision, and whatever anybody saw of a revision (`sightings`) must be in what
+//! made it. An operation may come next only if none that is still to come had ended before it was sent.
 //!
 //! Left out, since other rules judge them: compactions, and whether a lease was there to be found. A revocation
 //! counts as a fork even if it was acknowledged, and so does the end of each lease's time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use pb::request_op::Request as Asked;
 use pb::response_op::Response as Told;
 
 use super::evidence::{is_write, shown_by};
+use super::sightings::Sightings;
 use super::writes::same_answer;
 use super::{Report, Rule, show};
 use crate::history::{History, Operation, Outcome, Request, Response};
@@ -33,6 +36,20 @@ struct Fork {
     sent: u64,
     /// The revision that it made, where somebody saw its value.
     made: Option<i64>,
+    /// The first fork that asks the same: it makes no difference which of them is taken.
+    like: usize,
+}
+
+/// Why an order cannot be.
+enum Stuck<'a> {
+    /// Two operations claim one revision.
+    Two(i64, &'a Operation, &'a Operation),
+    /// Something later than this revision, which the operation shows, had ended before it was sent.
+    TooLate(i64, &'a Operation),
+    /// Another answer would have been right.
+    Wrong(&'a Operation, &'a Response, Result<Response, etch_api::Error>),
+    /// Something else was seen of this revision than what the operation does.
+    Unseen(i64, &'a Operation),
 }
 
 /// The acknowledged operations that show one revision.
@@ -40,6 +57,8 @@ struct Fork {
 struct Row<'a> {
     makers: Vec<&'a Operation>,
     others: Vec<&'a Operation>,
+    /// Shows a later one, and what stood here.
+    looks_back: Vec<(i64, &'a Operation)>,
 }
 
 /// A choice that can be taken back.
@@ -58,6 +77,7 @@ struct Search<'a> {
     /// By the time they were sent.
     grants: Vec<(u64, Request)>,
     last: i64,
+    sightings: Sightings,
     model: Model,
     /// The forks that were taken, in order.
     taken: Vec<usize>,
@@ -94,8 +114,18 @@ impl<'a> Search<'a> {
                 }
                 _ => {}
             }
+            if let (Request::Range(asked), Outcome::Ok(Response::Range(_))) =
+                (&op.request, &op.outcome)
+                && asked.revision > 0
+                && asked.revision < revision
+            {
+                let row = rows.entry(asked.revision).or_default();
+                row.looks_back.push((revision, op));
+            }
         }
-        rows.retain(|_, row| !row.makers.is_empty() || !row.others.is_empty());
+        rows.retain(|_, row| {
+            !(row.makers.is_empty() && row.others.is_empty() && row.looks_back.is_empty())
+        });
         let mut earliest_end = BTreeMap::new();
         let mut earliest = u64::MAX;
         for (revision, row) in rows.iter().rev() {
@@ -113,6 +143,7 @@ impl<'a> Search<'a> {
             forks: forks(history),
             grants,
             last,
+            sightings: Sightings::new(history),
             model: Model::new(0),
             taken: Vec::new(),
             granted: 0,
@@ -144,9 +175,9 @@ impl<'a> Search<'a> {
                 Err(why) => Some(why),
             };
             if let Some(why) = stuck
-                && self.model.revision() >= self.farthest.0
+                && self.model.revision() > self.farthest.0
             {
-                self.farthest = (self.model.revision(), why);
+                self.farthest = (self.model.revision(), why.to_string());
             }
             if !self.take_next(&mut branches) {
                 return Some(false);
@@ -172,7 +203,7 @@ impl<'a> Search<'a> {
             self.steps += 1;
             let before = self.model.revision();
             let done = self.model.apply(&self.forks[fork].request).is_ok();
-            if !done || self.model.revision() != before + 1 {
+            if !done || self.model.revision() != before + 1 || !self.is_as_seen() {
                 continue;
             }
             self.taken.push(fork);
@@ -184,15 +215,22 @@ impl<'a> Search<'a> {
     }
 
     fn taken_hash(&self) -> u64 {
-        let mut taken = self.taken.clone();
+        let mut taken: Vec<usize> = self.taken.iter().map(|at| self.forks[*at].like).collect();
         taken.sort_unstable();
         let mut hasher = DefaultHasher::new();
         taken.hash(&mut hasher);
         hasher.finish()
     }
 
+    /// Whether the newest revision is what everybody saw of it.
+    fn is_as_seen(&self) -> bool {
+        let (revision, changes) = (self.model.revision(), self.model.changes());
+        let first = changes.iter().rposition(|change| change.revision() < revision);
+        self.sightings.allow(revision, &changes[first.map_or(0, |at| at + 1)..])
+    }
+
     /// Compares what shows the model's revision, and goes on to the next one.
-    fn advance(&mut self) -> Result<Next, String> {
+    fn advance(&mut self) -> Result<Next, Stuck<'a>> {
         let revision = self.model.revision();
         self.compare(revision)?;
         if revision >= self.last {
@@ -208,14 +246,10 @@ impl<'a> Search<'a> {
             self.granted += 1;
         }
         let makers = self.rows.get(&next).map_or(&[][..], |row| &row.makers);
-        match makers {
+        match *makers {
             [] => Ok(Next::Fork(self.options(next, limit))),
             [maker] => self.make(maker, next).map(|()| Next::Revision),
-            [one, two, ..] => Err(format!(
-                "two made revision {next}: {}; {}",
-                show::operation(one),
-                show::operation(two)
-            )),
+            [one, two, ..] => Err(Stuck::Two(next, one, two)),
         }
     }
 
@@ -224,36 +258,42 @@ impl<'a> Search<'a> {
         self.earliest_end.range(revision..).next().map_or(u64::MAX, |(_, end)| *end)
     }
 
-    fn make(&mut self, maker: &Operation, revision: i64) -> Result<(), String> {
+    fn make(&mut self, maker: &'a Operation, revision: i64) -> Result<(), Stuck<'a>> {
         self.steps += 1;
         // What else shows the revision comes after its maker.
         let others = self.rows.get(&revision).map_or(&[][..], |row| &row.others);
         let later = others.iter().map(|op| op.ended_ns).fold(self.limit(revision + 1), u64::min);
         if later < maker.sent_ns {
-            return Err(too_late(maker, revision));
+            return Err(Stuck::TooLate(revision, maker));
         }
         let mark = self.model.mark();
         let right = self.model.apply(&maker.request);
         let Outcome::Ok(told) = &maker.outcome else { unreachable!("only answers are in rows") };
-        match &right {
-            Ok(right) if same_answer(told, right) => Ok(()),
-            other => {
-                let why = wrong(maker, told, other);
-                self.model.back_to(&mark);
-                Err(why)
-            }
+        if !matches!(&right, Ok(right) if same_answer(told, right)) {
+            self.model.back_to(&mark);
+            return Err(Stuck::Wrong(maker, told, right));
         }
+        if self.is_as_seen() { Ok(()) } else { Err(Stuck::Unseen(revision, maker)) }
     }
 
     /// Everything else that shows a revision, against the model.
-    fn compare(&mut self, revision: i64) -> Result<(), String> {
+    fn compare(&mut self, revision: i64) -> Result<(), Stuck<'a>> {
         let Some(row) = self.rows.get(&revision) else { return Ok(()) };
         let later = self.limit(revision + 1);
-        for op in &row.others {
+        for &(shown, op) in &row.looks_back {
+            let (Request::Range(request), Outcome::Ok(told)) = (&op.request, &op.outcome) else {
+                unreachable!("only answered ranges look back")
+            };
+            let right = self.model.range(request, shown, false).map(Response::Range);
+            if !matches!(&right, Ok(right) if same_answer(told, right)) {
+                return Err(Stuck::Wrong(op, told, right));
+            }
+        }
+        for &op in &row.others {
             self.steps += 1;
             let Outcome::Ok(told) = &op.outcome else { unreachable!("only answers are in rows") };
             if !may_be_old(&op.request) && later < op.sent_ns {
-                return Err(too_late(op, revision));
+                return Err(Stuck::TooLate(revision, op));
             }
             let right = match &op.request {
                 Request::Range(request) => {
@@ -270,7 +310,7 @@ impl<'a> Search<'a> {
                 }
             };
             if !matches!(&right, Ok(right) if same_answer(told, right)) {
-                return Err(wrong(op, told, &right));
+                return Err(Stuck::Wrong(op, told, right));
             }
         }
         Ok(())
@@ -285,7 +325,12 @@ impl<'a> Search<'a> {
         if !seen.is_empty() {
             return seen;
         }
-        all.into_iter().rev().filter(|&at| self.forks[at].made.is_none()).collect()
+        let mut likes = BTreeSet::new();
+        let is_first = |at: &usize| likes.insert(self.forks[*at].like);
+        let unseen = all.into_iter().filter(|&at| self.forks[at].made.is_none());
+        let mut options: Vec<usize> = unseen.filter(is_first).collect();
+        options.reverse();
+        options
     }
 }
 
@@ -295,17 +340,34 @@ enum Next {
     Fork(Vec<usize>),
 }
 
-fn too_late(op: &Operation, revision: i64) -> String {
-    let what = show::operation(op);
-    format!("{what}; but something later than revision {revision} had ended before it was sent")
-}
-
-fn wrong(op: &Operation, told: &Response, right: &Result<Response, etch_api::Error>) -> String {
-    let right = match right {
-        Ok(response) => show::response(response),
-        Err(why) => format!("`{why}`"),
-    };
-    format!("{}; told {}, but right is {right}", show::operation(op), show::response(told))
+impl fmt::Display for Stuck<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stuck::Two(revision, one, two) => {
+                let (one, two) = (show::operation(one), show::operation(two));
+                write!(f, "two made revision {revision}: {one}; {two}")
+            }
+            Stuck::TooLate(revision, op) => {
+                let op = show::operation(op);
+                write!(
+                    f,
+                    "{op}; but something later than revision {revision} had ended before it was sent"
+                )
+            }
+            Stuck::Wrong(op, told, right) => {
+                let right = match right {
+                    Ok(response) => show::response(response),
+                    Err(why) => format!("`{why}`"),
+                };
+                let (op, told) = (show::operation(op), show::response(told));
+                write!(f, "{op}; told {told}, but right is {right}")
+            }
+            Stuck::Unseen(revision, op) => {
+                let op = show::operation(op);
+                write!(f, "{op}; but something else was seen of revision {revision}")
+            }
+        }
+    }
 }
 
 /// Whether an answer says that its operation changed a key, and so made the revision that it shows.
@@ -357,7 +419,7 @@ fn forks(history: &History) -> Vec<Fork> {
             let mut values = Vec::new();
             values_of(&op.request, &mut values);
             let made = values.iter().find_map(|value| seen.get(*value).copied());
-            forks.push(Fork { request: op.request.clone(), sent: op.sent_ns, made });
+            forks.push(Fork { request: op.request.clone(), sent: op.sent_ns, made, like: 0 });
         }
     }
     for op in grants(history) {
@@ -366,8 +428,12 @@ fn forks(history: &History) -> Vec<Fork> {
             let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: grant.id });
             let early = history.clock_ahead_ns + super::lease::SLACK_NS;
             let sent = op.sent_ns.saturating_add(span).saturating_sub(early).max(op.sent_ns);
-            forks.push(Fork { request, sent, made: None });
+            forks.push(Fork { request, sent, made: None, like: 0 });
         }
+    }
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    for (at, fork) in forks.iter_mut().enumerate() {
+        fork.like = *first.entry(format!("{:?}", fork.request)).or_insert(at);
     }
     forks
 }
