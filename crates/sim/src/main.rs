@@ -34,6 +34,10 @@ all must come right. Prints what was done, and for a seed that fails, one comman
   --history      print what the clients saw (of one seed)
 ";
 
+/// A world makes and drops many small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Arguments {
     first: u64,
     seeds: u64,

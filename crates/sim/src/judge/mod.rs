@@ -20,11 +20,13 @@
 //! the other judge: a log that was rewritten cannot fool it.
 //!
 //! Here: what is judged, and the results. The rules: `writes`, `reads`, `refusal`, `watch`, `lease`, `member`, `search`;
-//! what was known when is in `evidence`, what was seen of single revisions in `sightings`. Not here: the model (`model`).
+//! what was known when is in `evidence`, what was seen of single revisions in `sightings`, and
+//! what must come of that in `outlook`. Not here: the model (`model`).
 
 mod evidence;
 mod lease;
 mod member;
+mod outlook;
 mod reads;
 mod refusal;
 mod search;

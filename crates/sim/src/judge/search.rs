@@ -21,14 +21,18 @@ use pb::request_op::Request as Asked;
 use pb::response_op::Response as Told;
 
 use super::evidence::{is_write, shown_by};
+use super::outlook::Outlook;
 use super::sightings::Sightings;
 use super::writes::same_answer;
 use super::{Report, Rule, show};
 use crate::history::{History, Operation, Outcome, Request, Response};
 use crate::model::{Mark, Model, is_read_only, is_serializable};
 
-/// More steps than this, and the search gives up.
-const STEPS_MAX: usize = 30_000;
+/// After so many steps the search begins anew, and tries forks in another order: a wrong one that was taken early
+/// costs all that is tried after it.
+const STEPS_MAX: usize = 20_000;
+/// So often it begins; then it gives up.
+const ATTEMPTS: u64 = 3;
 
 /// An operation that may have happened.
 struct Fork {
@@ -47,7 +51,7 @@ enum Stuck<'a> {
     /// Something later than this revision, which the operation shows, had ended before it was sent.
     TooLate(i64, &'a Operation),
     /// Another answer would have been right.
-    Wrong(&'a Operation, &'a Response, Result<Response, etch_api::Error>),
+    Wrong(&'a Operation, &'a Response, Box<Result<Response, etch_api::Error>>),
     /// Something else was seen of this revision than what the operation does.
     Unseen(i64, &'a Operation),
 }
@@ -78,6 +82,7 @@ struct Search<'a> {
     grants: Vec<(u64, Request)>,
     last: i64,
     sightings: Sightings,
+    outlook: Outlook,
     model: Model,
     /// The forks that were taken, in order.
     taken: Vec<usize>,
@@ -85,6 +90,8 @@ struct Search<'a> {
     granted: usize,
     seen: BTreeSet<(u64, u64)>,
     steps: usize,
+    /// Decides about the order in which forks are tried.
+    attempt: u64,
     /// The farthest that any order came, and what stopped it.
     farthest: (i64, String),
 }
@@ -92,13 +99,19 @@ struct Search<'a> {
 /// Searches for an order that explains all answers.
 pub fn check(history: &History, report: &mut Report) {
     let mut search = Search::new(history);
-    let found = search.run();
-    report.checked.steps = search.steps;
-    match found {
-        Some(true) => {}
-        Some(false) => report.broken(Rule::Linearizable, search.farthest.1.clone()),
-        None => report.checked.undecided = true,
+    for attempt in 0..ATTEMPTS {
+        search.begin(attempt);
+        let found = search.run();
+        report.checked.steps += search.steps;
+        match found {
+            Some(true) => return,
+            Some(false) => {
+                return report.broken(Rule::Linearizable, search.farthest.1.clone());
+            }
+            None => {}
+        }
     }
+    report.checked.undecided = true;
 }
 
 impl<'a> Search<'a> {
@@ -137,20 +150,37 @@ impl<'a> Search<'a> {
             grants(history).map(|op| (op.sent_ns, op.request.clone())).collect();
         grants.sort_by_key(|(sent, _)| *sent);
         let last = rows.last_key_value().map_or(1, |(revision, _)| *revision);
+        let (sightings, forks) = (Sightings::new(history), forks(history));
+        let pinned = forks.iter().filter_map(|fork| Some((fork.made?, &fork.request)));
+        let mut known: BTreeMap<i64, &Request> = pinned.collect();
+        for (revision, row) in &rows {
+            known.extend(row.makers.first().map(|maker| (*revision, &maker.request)));
+        }
+        let outlook = Outlook::new(&sightings, &known, last);
         Search {
             rows,
             earliest_end,
-            forks: forks(history),
+            forks,
             grants,
             last,
-            sightings: Sightings::new(history),
+            sightings,
+            outlook,
             model: Model::new(0),
             taken: Vec::new(),
             granted: 0,
             seen: BTreeSet::new(),
             steps: 0,
+            attempt: 0,
             farthest: (0, String::new()),
         }
+    }
+
+    /// From the beginning, with an order of its own.
+    fn begin(&mut self, attempt: u64) {
+        (self.model, self.attempt) = (Model::new(0), attempt);
+        self.taken.clear();
+        self.seen.clear();
+        (self.granted, self.steps, self.farthest) = (0, 0, (0, String::new()));
     }
 
     /// Whether there is an order; none if there were too many to try.
@@ -222,11 +252,12 @@ impl<'a> Search<'a> {
         hasher.finish()
     }
 
-    /// Whether the newest revision is what everybody saw of it.
+    /// Whether the newest revision is what everybody saw of it, and can become what was seen later.
     fn is_as_seen(&self) -> bool {
         let (revision, changes) = (self.model.revision(), self.model.changes());
         let first = changes.iter().rposition(|change| change.revision() < revision);
         self.sightings.allow(revision, &changes[first.map_or(0, |at| at + 1)..])
+            && self.outlook.has_hope(&self.model)
     }
 
     /// Compares what shows the model's revision, and goes on to the next one.
@@ -271,7 +302,7 @@ impl<'a> Search<'a> {
         let Outcome::Ok(told) = &maker.outcome else { unreachable!("only answers are in rows") };
         if !matches!(&right, Ok(right) if same_answer(told, right)) {
             self.model.back_to(&mark);
-            return Err(Stuck::Wrong(maker, told, right));
+            return Err(Stuck::Wrong(maker, told, Box::new(right)));
         }
         if self.is_as_seen() { Ok(()) } else { Err(Stuck::Unseen(revision, maker)) }
     }
@@ -286,7 +317,7 @@ impl<'a> Search<'a> {
             };
             let right = self.model.range(request, shown, false).map(Response::Range);
             if !matches!(&right, Ok(right) if same_answer(told, right)) {
-                return Err(Stuck::Wrong(op, told, right));
+                return Err(Stuck::Wrong(op, told, Box::new(right)));
             }
         }
         for &op in &row.others {
@@ -310,7 +341,7 @@ impl<'a> Search<'a> {
                 }
             };
             if !matches!(&right, Ok(right) if same_answer(told, right)) {
-                return Err(Stuck::Wrong(op, told, right));
+                return Err(Stuck::Wrong(op, told, Box::new(right)));
             }
         }
         Ok(())
@@ -318,7 +349,12 @@ impl<'a> Search<'a> {
 
     /// The forks that may have made a revision. The last is tried first.
     fn options(&self, revision: i64, limit: u64) -> Vec<usize> {
-        let free = |at: &usize| !self.taken.contains(at) && self.forks[*at].sent <= limit;
+        let ends = |fork: &Fork| match &fork.request {
+            Request::LeaseRevoke(asked) => self.sightings.may_end(asked.id, revision),
+            _ => true,
+        };
+        let may = |fork: &Fork| fork.sent <= limit && ends(fork);
+        let free = |at: &usize| !self.taken.contains(at) && may(&self.forks[*at]);
         let all: Vec<usize> = (0..self.forks.len()).filter(free).collect();
         let seen: Vec<usize> =
             all.iter().copied().filter(|&at| self.forks[at].made == Some(revision)).collect();
@@ -329,7 +365,16 @@ impl<'a> Search<'a> {
         let is_first = |at: &usize| likes.insert(self.forks[*at].like);
         let unseen = all.into_iter().filter(|&at| self.forks[at].made.is_none());
         let mut options: Vec<usize> = unseen.filter(is_first).collect();
-        options.reverse();
+        // The oldest first, then the newest, then by chance.
+        match self.attempt {
+            0 => options.reverse(),
+            1 => {}
+            attempt => options.sort_by_cached_key(|at| {
+                let mut hasher = DefaultHasher::new();
+                (attempt, revision, at).hash(&mut hasher);
+                hasher.finish()
+            }),
+        }
         options
     }
 }
@@ -355,7 +400,7 @@ impl fmt::Display for Stuck<'_> {
                 )
             }
             Stuck::Wrong(op, told, right) => {
-                let right = match right {
+                let right = match &**right {
                     Ok(response) => show::response(response),
                     Err(why) => format!("`{why}`"),
                 };

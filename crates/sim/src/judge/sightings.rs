@@ -2,7 +2,7 @@
 //! the search (`search`) at once that an order is wrong, rather than at the next read of the key. Not here: whole
 //! answers, and the search.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use etch_api::KeyRange;
@@ -69,12 +69,58 @@ impl Quiet {
     }
 }
 
+/// The life of a key, up to what was seen of it: between its creation and its last change it was put, and never
+/// deleted, once for each version.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Life {
+    created: i64,
+    last: i64,
+    version: i64,
+}
+
+impl Life {
+    /// Whether a change of the key at a revision within this life can have been.
+    fn allows(&self, revision: i64, change: &Change) -> bool {
+        let within = self.created < revision && revision < self.last;
+        let left = self.version - change.kv.version;
+        !within
+            || !change.deleted
+                && change.kv.create_revision == self.created
+                && (1..=self.last - revision).contains(&left)
+    }
+}
+
+/// Where one key did not change.
+#[derive(Debug)]
+pub struct Still<'a> {
+    stood: Option<&'a Quiet>,
+    watched: Quiet,
+}
+
+impl Still<'_> {
+    /// It was seen to stand as it was.
+    pub fn stood(&self, revision: i64) -> bool {
+        self.stood.is_some_and(|quiet| quiet.covers(revision))
+    }
+
+    /// All its changes were watched.
+    pub fn watched(&self, revision: i64) -> bool {
+        self.watched.covers(revision)
+    }
+}
+
 /// All that was seen.
 #[derive(Debug, Default)]
 pub struct Sightings {
     seen: BTreeMap<i64, Vec<Seen>>,
     /// Keys that stood as they were.
     unchanged: BTreeMap<Bytes, Quiet>,
+    /// The lives of keys, the longest of those that began together.
+    lives: BTreeMap<Bytes, BTreeMap<i64, Life>>,
+    /// Keys that came to be, by revision.
+    created: BTreeMap<i64, Vec<Bytes>>,
+    /// Until when leases were seen to be there: a key was put under them, or stood.
+    leased: BTreeMap<i64, i64>,
     /// Ranges whose every change was watched: a key of which none was seen did not change.
     watched: Vec<(KeyRange, Quiet)>,
 }
@@ -111,14 +157,38 @@ impl Sightings {
 
     /// A key that stood like this from its own revision to another.
     fn stood(&mut self, kv: &KeyValue, to: i64) {
+        self.lease(kv, to);
         self.unchanged.entry(kv.key.clone()).or_default().add(kv.mod_revision, to);
         self.saw(kv);
     }
 
     fn saw(&mut self, kv: &KeyValue) {
+        self.lived(kv);
         // Without a value it may have been asked for without one.
         if !kv.value.is_empty() {
             self.note(kv.mod_revision, Seen::Put(kv.clone()));
+        }
+    }
+
+    fn lease(&mut self, kv: &KeyValue, to: i64) {
+        if kv.lease != 0 {
+            let until = self.leased.entry(kv.lease).or_insert(to);
+            *until = to.max(*until);
+        }
+    }
+
+    fn lived(&mut self, kv: &KeyValue) {
+        self.lease(kv, kv.mod_revision);
+        let created = kv.create_revision;
+        let life = Life { created, last: kv.mod_revision, version: kv.version };
+        let lives = self.lives.entry(kv.key.clone()).or_default();
+        let longest = lives.entry(created).or_insert(life);
+        if longest.last < life.last {
+            *longest = life;
+        }
+        let keys = self.created.entry(created).or_default();
+        if !keys.contains(&kv.key) {
+            keys.push(kv.key.clone());
         }
     }
 
@@ -191,9 +261,40 @@ impl Sightings {
         if event.r#type() == EventType::Delete {
             self.note(kv.mod_revision, Seen::Deleted(kv.key.clone()));
         } else {
+            self.lived(kv);
             self.note(kv.mod_revision, Seen::Put(kv.clone()));
         }
         event.prev_kv.iter().for_each(|before| self.stood(before, kv.mod_revision - 1));
+    }
+
+    /// All that was seen put.
+    pub fn puts(&self) -> impl Iterator<Item = &KeyValue> {
+        self.seen.values().flatten().filter_map(|seen| match seen {
+            Seen::Put(kv) => Some(kv),
+            Seen::Deleted(_) => None,
+        })
+    }
+
+    /// The revisions in which a key was seen to change.
+    pub fn changes_of(&self, key: &Bytes) -> BTreeSet<i64> {
+        let of_key = |seen: &Seen| seen.key() == key;
+        let changed = self.seen.iter().filter(|(_, seen)| seen.iter().any(of_key));
+        changed.map(|(revision, _)| *revision).collect()
+    }
+
+    /// Where a key did not change.
+    pub fn still(&self, key: &Bytes) -> Still<'_> {
+        let mut watched = Quiet::default();
+        for (_, quiet) in self.watched.iter().filter(|(range, _)| range.contains(key)) {
+            quiet.0.iter().for_each(|(&after, &to)| watched.add(after, to));
+        }
+        watched.settle();
+        Still { stood: self.unchanged.get(key), watched }
+    }
+
+    /// Whether a lease may have ended in a revision: no key was seen under it later.
+    pub fn may_end(&self, lease: i64, revision: i64) -> bool {
+        self.leased.get(&lease).is_none_or(|until| *until < revision)
     }
 
     /// Whether these changes of one revision may have been: all that was seen is there, and nothing has changed
@@ -202,6 +303,21 @@ impl Sightings {
         let none = Vec::new();
         let seen = self.seen.get(&revision).unwrap_or(&none);
         if !seen.iter().all(|seen| changes.iter().any(|change| seen.is(change))) {
+            return false;
+        }
+        let created = |key: &Bytes| {
+            let is_it = |change: &Change| change.is_create() && change.kv.key == *key;
+            changes.iter().any(is_it)
+        };
+        if !self.created.get(&revision).is_none_or(|keys| keys.iter().all(created)) {
+            return false;
+        }
+        let fits = |change: &Change| {
+            let life = self.lives.get(&change.kv.key);
+            let life = life.and_then(|lives| lives.range(..=revision).next_back());
+            life.is_none_or(|(_, life)| life.allows(revision, change))
+        };
+        if !changes.iter().all(fits) {
             return false;
         }
         let still = |key: &Bytes| {
