@@ -47,10 +47,16 @@ pub fn program(name: &'static str) -> Program {
         groups: vec![KV, CLUSTER, CONCURRENCY, AUTHENTICATION, UTILITY],
         help_group: Some(UTILITY),
         help_has_long: true,
-        help_footer: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).",
+        help_footer: footer(name),
         hide_root_help: true,
         repeats_errors: false,
     }
+}
+
+/// The last line of each help; leaked once in a call.
+fn footer(name: &str) -> &'static str {
+    let text = "for a list of global command-line options (applies to all commands).";
+    Box::leak(format!("Use \"{name} options\" {text}").into_boxed_str())
 }
 
 /// The flags of all commands.
