@@ -179,6 +179,7 @@ impl<T> Node<T> {
         out.notes.push(Note::CompactionStep(self.state.compacts_index()));
         match self.state.compaction_step(self.config.compaction_batch) {
             Ok(Step::Again | Step::Idle) => {}
+            Ok(Step::Waits) => self.committed.hurry = true,
             Ok(Step::Done(revision)) => self.compacted(revision, out),
             Err(error) => out.notes.push(Note::CompactionHashLost(error.to_string())),
         }

@@ -213,17 +213,30 @@ fn same(seed: u64) {
             model.back_to(&before);
             assert_eq!(model.apply(&request), right);
         }
-        while state.compaction_step(3).expect("memory can be read") != Step::Idle {}
+        while compaction_goes_on(&mut state) {}
         if chance.one_in(4) {
-            let (mut batch, revision) = state.take_commit();
-            state.store().backend().commit(&mut batch).expect("memory can be written");
-            state.committed(revision);
+            commit(&mut state);
         }
         if chance.one_in(10) {
             hashes(&state, &model, model.revision() - chance.below(5) as i64, seed);
         }
     }
     assert!(model.changes().len() > 60 && model.compacted() > 0);
+}
+
+/// Does a step of a compaction; false once none is under way.
+fn compaction_goes_on(state: &mut State) -> bool {
+    let step = state.compaction_step(3).expect("memory can be read");
+    if step == Step::Waits {
+        commit(state);
+    }
+    step != Step::Idle
+}
+
+fn commit(state: &mut State) {
+    let (mut batch, revision) = state.take_commit();
+    state.store().backend().commit(&mut batch).expect("memory can be written");
+    state.committed(revision);
 }
 
 fn hashes(state: &State, model: &Model, at: i64, seed: u64) {

@@ -24,6 +24,8 @@ const SCAN_BYTES: usize = 1 << 20;
 pub enum Step {
     /// There is more to do.
     Again,
+    /// The next step needs the deletes of the compaction before to be committed first.
+    Waits,
     /// The compaction to this revision is complete, once the pending writes are committed.
     Done(i64),
     /// No compaction is under way.
@@ -38,8 +40,8 @@ pub(super) struct Job {
     phase: Phase,
     /// Revisions to delete, ascending once the index is done.
     dropped: Vec<(Revision, bool)>,
-    /// The hash, unless the compaction before was cut short, or is not committed when it is this one's turn: a
-    /// hash must be over everything since that one, and over nothing that it dropped.
+    /// The hash, unless the compaction before was not complete when this one came: a hash must be over everything
+    /// since that one (etcd's rule), and over nothing that it dropped.
     hash: Option<Hashing>,
 }
 
@@ -49,6 +51,14 @@ struct Hashing {
     next: Revision,
     /// Anything is kept at all. Where nothing is, etcd hashes even what goes.
     any_kept: bool,
+}
+
+/// How far the look through what is stored has come.
+enum Scan {
+    More,
+    /// What the compaction before dropped is still there to be read.
+    Waits,
+    Complete,
 }
 
 #[derive(Debug)]
@@ -131,14 +141,16 @@ impl Job {
                 }
             }
             Phase::Scan => {
-                let more = self.scan(store, limit);
-                if !matches!(more, Ok(true)) {
-                    self.phase = Phase::Delete(std::mem::take(&mut self.dropped).into());
-                }
-                if more.is_err() {
+                let scan = self.scan(store, limit);
+                if scan.is_err() {
                     self.hash = None;
                 }
-                more?;
+                if !matches!(scan, Ok(Scan::More | Scan::Waits)) {
+                    self.phase = Phase::Delete(std::mem::take(&mut self.dropped).into());
+                }
+                if matches!(scan?, Scan::Waits) {
+                    return Ok(Step::Waits);
+                }
             }
             Phase::Delete(left) => {
                 let count = limit.min(left.len());
@@ -168,13 +180,12 @@ impl Job {
         }
     }
 
-    /// Reads on for the hash; false once that is complete.
-    fn scan(&mut self, store: &Store, limit: usize) -> io::Result<bool> {
-        let Some(hash) = &mut self.hash else { return Ok(false) };
+    /// Reads on for the hash.
+    fn scan(&mut self, store: &Store, limit: usize) -> io::Result<Scan> {
+        let Some(hash) = &mut self.hash else { return Ok(Scan::Complete) };
         if hash.next == Revision::default() {
             if !store.has_dropped(hash.hasher.compacted)? {
-                self.hash = None;
-                return Ok(false);
+                return Ok(Scan::Waits);
             }
             hash.any_kept = store.any_alive(self.at) || keeps_tombstone(store, self.at)?;
         }
@@ -190,7 +201,7 @@ impl Job {
         if let Some(from) = more {
             *next = from;
         }
-        Ok(more.is_some())
+        Ok(if more.is_some() { Scan::More } else { Scan::Complete })
     }
 }
 

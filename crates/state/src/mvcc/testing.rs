@@ -75,9 +75,15 @@ impl World {
         commit(&self.store, &mut pending).expect("a commit in memory succeeds");
     }
 
-    /// Does the compactions that are under way, `limit` keys at a time.
+    /// Does the compactions that are under way, `limit` keys at a time, and commits where one waits for that.
     pub fn compact_all(&mut self, limit: usize) {
-        while self.writer.compact_step(limit).expect("memory can be read") != Step::Idle {}
+        loop {
+            match self.writer.compact_step(limit).expect("memory can be read") {
+                Step::Idle => return,
+                Step::Waits => self.commit(),
+                Step::Again | Step::Done(_) => {}
+            }
+        }
     }
 
     /// Stops as if the process were killed: what was not committed is gone.

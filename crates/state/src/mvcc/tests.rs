@@ -638,6 +638,11 @@ fn a_stream_that_a_compaction_overtakes_ends() {
 /// The hashes that etcd 3.7.1 answered to the same requests, before compactions and after them.
 #[test]
 fn hashes_are_etcds() {
+    // A compaction that comes before the deletes of the last are committed has its hash all the same.
+    [true, false].into_iter().for_each(hashes_are_etcds_if);
+}
+
+fn hashes_are_etcds_if(commits_between: bool) {
     let mut world = World::new();
     let mut batch = world.writer.begin();
     for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("b", ""), ("c", "4")] {
@@ -664,7 +669,9 @@ fn hashes_are_etcds() {
         batch.compact(at).unwrap();
         batch.finish();
         world.compact_all(2);
-        world.commit();
+        if commits_between {
+            world.commit();
+        }
     };
     compact(&mut world, 4);
     let after = [(2_069_675_932, -1), (1_468_967_122, 4), (2_450_235_489, 4)];
