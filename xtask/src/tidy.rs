@@ -14,11 +14,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("state", &["api", "disk"]),
     ("node", &["api", "disk", "state"]),
     ("rpc", &[]),
+    ("tls", &[]),
     ("cli", &[]),
     // Never opens a data directory.
     ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
-    ("server", &["api", "disk", "state", "node", "rpc"]),
+    ("server", &["api", "disk", "state", "node", "rpc", "tls"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["server", "ctl", "utl"]),

@@ -1,5 +1,5 @@
-//! Telling HTTP/2 from HTTP/1.1 on one port by the first bytes. Not here: TLS,
-//! where ALPN says it.
+//! Telling HTTP/2, HTTP/1.1 and TLS from each other on one port by the first
+//! bytes. Not here: TLS itself.
 
 use std::io;
 use std::pin::Pin;
@@ -11,11 +11,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// What an HTTP/2 client says first.
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The first byte of TLS, which is the type of its first record.
+const HANDSHAKE: u8 = 0x16;
+
 /// What a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     /// HTTP/2 with prior knowledge.
     Http2,
+    /// TLS, whatever is inside.
+    Tls,
     /// Anything else, which can only be HTTP/1.
     Http1,
 }
@@ -55,6 +60,9 @@ async fn read_preface<IO: AsyncRead + Unpin>(rewind: &mut Rewind<IO>) -> io::Res
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         rewind.len += n;
+        if rewind.seen[0] == HANDSHAKE {
+            return Ok(Protocol::Tls);
+        }
         if rewind.seen[..rewind.len] != PREFACE[..rewind.len] {
             return Ok(Protocol::Http1);
         }
@@ -119,7 +127,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tells_the_two_apart_and_gives_the_bytes_back() {
-        let both: [(&[u8], Protocol); 3] = [
+        let both: [(&[u8], Protocol); 4] = [
+            (b"\x16\x03\x01\x02\x00rest", Protocol::Tls),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest", Protocol::Http2),
             (b"GET / HTTP/1.1\r\n\r\n", Protocol::Http1),
             (b"PROPFIND / HTTP/1.1\r\n\r\n", Protocol::Http1),

@@ -140,7 +140,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     pub(crate) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.0.borrow_mut();
         ready!(state.write_out(cx))?;
-        Pin::new(&mut state.io).poll_flush(cx)
+        // TLS takes what it has no way to send yet.
+        let flushed = Pin::new(&mut state.io).poll_flush(cx);
+        if flushed.is_pending() {
+            state.blocked.get_or_insert_with(now);
+        } else {
+            state.blocked = None;
+        }
+        flushed
     }
 
     /// Adds what has been read and written to the counters.

@@ -208,6 +208,7 @@ pub struct Asked {
     members: Arc<RwLock<Members>>,
     alarms: Arc<RwLock<Alarms>>,
     store: Arc<Store>,
+    auth: Arc<Auth>,
 }
 
 impl Asked {
@@ -220,6 +221,7 @@ impl Asked {
             members: Arc::clone(state.shared_members()),
             alarms: Arc::clone(state.shared_alarms()),
             store: Arc::clone(state.store()),
+            auth: Arc::clone(state.auth()),
         }
     }
 
@@ -274,6 +276,10 @@ impl http::Member for Asked {
 
     fn cluster_id(&self) -> u64 {
         self.identity.cluster
+    }
+
+    fn auth_is_on(&self) -> bool {
+        self.auth.is_enabled()
     }
 
     fn raft(&self) -> [u64; 5] {

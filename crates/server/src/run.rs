@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
 use crate::auth::Guard;
-use crate::config::{self, Config, Url};
+use crate::config::{self, Config};
 use crate::driver::auto_compact;
 use crate::driver::backend_thread::BackendThread;
 use crate::driver::clock::{Clock, unix_ms};
@@ -42,6 +42,7 @@ use crate::member::{Asked, Member, RequestLimits};
 use crate::metrics::{Metrics, Op};
 use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
+use crate::net::bind::{self, Served};
 use crate::net::port::Offer;
 use crate::{gauges, log_error, log_info, log_warn, notify};
 
@@ -63,11 +64,12 @@ pub fn run(config: &Config, log: &Logger) -> Result<(), String> {
     if is_new {
         config.check_bootstrap()?;
     }
-    let listeners = bind(config, log)?;
+    let listeners = bind::bind(config, log)?;
+    let served = Served::of(&listeners);
     let recovered = recovery.open(&disk).map_err(|e| explain(&e, &recovery))?;
     log_recovered(&recovered, log);
     let server = Server::start(config, log, &disk, &recovery, recovered, listeners)?;
-    server.serve(config)
+    server.serve(&served)
 }
 
 /// A connection is a file. Systems allow few by default and many to who asks; Go's runtime asks, so etcd may.
@@ -150,34 +152,6 @@ fn log_recovered(recovered: &Recovered, log: &Logger) {
         "snapshot-index" => recovered.member.snapshot_index,
         "revision" => recovered.member.state.store().revision(),
     );
-}
-
-/// Binds every port before anything is changed on disk: an address in use is found at once.
-fn bind(config: &Config, log: &Logger) -> Result<Vec<Listener>, String> {
-    let split = !config.listen_client_http_urls.is_empty();
-    let client = if split { Offer::Grpc } else { Offer::Everything };
-    let mut listeners = Vec::new();
-    for (urls, offer, what) in [
-        (&config.listen_peer_urls, Offer::Peer, "listening for peer traffic"),
-        (&config.listen_client_urls, client, "listening for client traffic"),
-        (&config.listen_client_http_urls, Offer::Pages, "listening for client HTTP traffic"),
-        (&config.listen_metrics_urls, Offer::Metrics, "serving metrics and health"),
-    ] {
-        for url in urls {
-            let listener = listen(url, offer).map_err(|e| format!("listen {url}: {e}"))?;
-            log_info!(log, what, "address" => listener.address());
-            listeners.push(listener);
-        }
-    }
-    Ok(listeners)
-}
-
-fn listen(url: &Url, offer: Offer) -> std::io::Result<Listener> {
-    if url.is_unix() {
-        Listener::unix(Path::new(&url.socket_path()), offer)
-    } else {
-        Listener::tcp(&url.host, offer)
-    }
 }
 
 /// Makes our name and client URLs known to the cluster, through the log. Once that is applied, so is
@@ -279,8 +253,9 @@ impl Server {
             nets.push(watched.spawn(&format!("net-{number}"), move || net.run())?);
         }
         // Probes and scrapers are answered from the start; clients once we are part of the cluster.
-        let (early, clients): (Vec<_>, Vec<_>) =
-            listeners.into_iter().partition(|l| matches!(l.offer, Offer::Metrics | Offer::Peer));
+        let (early, clients): (Vec<_>, Vec<_>) = listeners
+            .into_iter()
+            .partition(|l| matches!(l.port.offer, Offer::Metrics | Offer::Peer));
         let mut accept = Vec::new();
         for (name, listeners) in [("accept-pages", early), ("accept", clients)] {
             if name == "accept" {
@@ -310,10 +285,8 @@ impl Server {
     }
 
     /// Waits for a signal, then stops in order: calls first, the node and its files last.
-    fn serve(mut self, config: &Config) -> Result<(), String> {
-        for url in &config.listen_client_urls {
-            log_info!(self.log, "serving client traffic insecurely; this is strongly discouraged!", "traffic" => "grpc+http", "address" => url.host);
-        }
+    fn serve(mut self, served: &[Served]) -> Result<(), String> {
+        bind::log_serving(served, &self.log);
         log_info!(self.log, "ready to serve client requests");
         let _ = notify::ready();
         let signal = wait_for_signal(&mut self.ended)?;

@@ -192,13 +192,12 @@ fn parse_public(
     file: &[u8],
 ) -> Result<ParsedPublicKey, String> {
     let pem = pem::parse(file).map_err(|e| format!("the public key's file: {e}"))?;
-    if pem.tag() == "CERTIFICATE" {
-        return Err("the public key's file is a certificate: take the key out of it, \
-                    with `openssl x509 -pubkey -noout`"
-            .to_owned());
-    }
-    ParsedPublicKey::new(verify, pem.contents())
-        .map_err(|e| format!("the public key is refused: {e}"))
+    let key = if pem.tag() == "CERTIFICATE" {
+        etch_tls::public_key(pem.contents()).map_err(|e| format!("the public key's file: {e}"))?
+    } else {
+        pem.contents().to_vec()
+    };
+    ParsedPublicKey::new(verify, &key).map_err(|e| format!("the public key is refused: {e}"))
 }
 
 fn same(a: &ParsedPublicKey, b: &ParsedPublicKey) -> bool {

@@ -261,7 +261,7 @@ static SECURITY: &[Flag] = &[
     flag(
         "cert-file",
         Text(|c| &mut c.client_tls.cert_file),
-        "Certificate shown to clients. This release does not speak TLS: it refuses to start.",
+        "Certificate shown to clients on https:// and unixs:// URLs; read again when it changes.",
     ),
     flag("key-file", Text(|c| &mut c.client_tls.key_file), "Its key."),
     flag(
@@ -328,7 +328,7 @@ static SECURITY: &[Flag] = &[
         Switch(|c| &mut c.peer_tls.auto),
         "TLS between members with a certificate of our own making.",
     ),
-    unheeded(
+    flag(
         "self-signed-cert-validity",
         Unsigned(|c| &mut c.self_signed_cert_validity),
         "Years that such certificates are good for.",
@@ -338,7 +338,11 @@ static SECURITY: &[Flag] = &[
         Text(|c| &mut c.peer_tls.crl_file),
         "Members' certificates that were revoked.",
     ),
-    unheeded("cipher-suites", Words(|c| &mut c.cipher_suites), "TLS cipher suites."),
+    flag(
+        "cipher-suites",
+        Words(|c| &mut c.cipher_suites),
+        "Cipher suites of TLS 1.2 by Go's names (all good ones if not given).",
+    ),
     flag(
         "cors",
         Origins(|c| &mut c.cors),
@@ -349,8 +353,8 @@ static SECURITY: &[Flag] = &[
         WordSet(|c| &mut c.host_whitelist),
         "Host names that plain HTTP may be asked under ('*' or none is any).",
     ),
-    unheeded("tls-min-version", Text(|c| &mut c.tls_min_version), "Oldest TLS: TLS1.2 or TLS1.3."),
-    unheeded("tls-max-version", Text(|c| &mut c.tls_max_version), "Newest TLS: TLS1.2 or TLS1.3."),
+    flag("tls-min-version", Text(|c| &mut c.tls_min_version), "Oldest TLS: TLS1.2 or TLS1.3."),
+    flag("tls-max-version", Text(|c| &mut c.tls_max_version), "Newest TLS: TLS1.2 or TLS1.3."),
 ];
 
 static AUTH: &[Flag] = &[

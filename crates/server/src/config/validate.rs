@@ -2,9 +2,10 @@
 //! because to pass over it would be dangerous. Not here: reading the values.
 
 use super::parse::Note;
-use super::urls::{self, Url};
+use super::urls;
 use super::{Config, table};
 use crate::logging::{Format, Level, Logger, Outputs, Rotation, go_duration};
+use etch_tls::Version;
 use serde_json::json;
 
 /// etcd's text for client URLs that nobody is told of.
@@ -205,63 +206,22 @@ impl Config {
     }
 
     fn check_tls_versions(&self) -> Result<(), String> {
-        let number = |version: &str| match version {
-            "" => Ok(0),
-            "TLS1.2" => Ok(2),
-            "TLS1.3" => Ok(3),
-            other => {
-                Err(format!("unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"))
-            }
-        };
-        let (min, max) = (number(&self.tls_min_version)?, number(&self.tls_max_version)?);
-        if max != 0 && min > max {
+        let (min, max) =
+            (Version::parse(&self.tls_min_version)?, Version::parse(&self.tls_max_version)?);
+        if max.is_some() && min > max {
             return Err(format!(
                 "min version ({}) is greater than max version ({})",
                 self.tls_min_version, self.tls_max_version
             ));
         }
-        if min == 3 && !self.cipher_suites.is_empty() {
+        if min == Some(Version::Tls13) && !self.cipher_suites.is_empty() {
             return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
         }
         Ok(())
     }
 
-    /// Who asks for TLS, for authentication or for another way to find a cluster must not be served without.
+    /// Who asks for authentication or for another way to find a cluster must not be served without.
     fn refuse_what_would_be_unsafe(&self) -> Result<(), String> {
-        for (side, owner, tls) in
-            [("", "client", &self.client_tls), ("peer-", "peer", &self.peer_tls)]
-        {
-            let asked = [
-                (!tls.cert_file.is_empty(), format!("{side}cert-file")),
-                (!tls.key_file.is_empty(), format!("{side}key-file")),
-                (tls.client_cert_auth, format!("{side}client-cert-auth")),
-                (!tls.client_cert_file.is_empty(), format!("{side}client-cert-file")),
-                (!tls.client_key_file.is_empty(), format!("{side}client-key-file")),
-                (!tls.trusted_ca_file.is_empty(), format!("{side}trusted-ca-file")),
-                (!tls.crl_file.is_empty(), format!("{owner}-crl-file")),
-                (tls.auto, format!("{side}auto-tls")),
-                (!tls.allowed_cn.is_empty(), format!("{owner}-cert-allowed-cn")),
-                (!tls.allowed_hostname.is_empty(), format!("{owner}-cert-allowed-hostname")),
-            ];
-            if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked) {
-                return Err(format!(
-                    "--{flag} asks for TLS, which this release of etch does not speak: \
-                     it refuses to serve in plain text instead"
-                ));
-            }
-        }
-        let listened = [
-            &self.listen_client_urls,
-            &self.listen_client_http_urls,
-            &self.listen_peer_urls,
-            &self.listen_metrics_urls,
-        ];
-        if let Some(url) = listened.into_iter().flatten().find(|url: &&Url| url.is_tls()) {
-            return Err(format!(
-                "cannot listen on {url}: this release of etch does not speak TLS, \
-                 and refuses to serve in plain text instead"
-            ));
-        }
         match self.auth_token.split(',').next().unwrap_or_default() {
             "simple" | "jwt" | "" => {}
             _ => return Err("auth: invalid auth options".to_owned()),

@@ -7,7 +7,7 @@ mod pages;
 mod query;
 mod serve;
 
-pub use pages::{Alarm, Member, MemberInfo, Pages, Settings, Site};
+pub use pages::{Alarm, Member, MemberInfo, Pages, Secured, Settings, Site};
 pub use serve::{Http1Limits, serve_http1, serve_pages};
 
 #[cfg(test)]

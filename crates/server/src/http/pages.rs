@@ -76,6 +76,8 @@ pub trait Member {
     fn cluster_id(&self) -> u64;
     /// The members.
     fn members(&self) -> Vec<MemberInfo>;
+    /// Whether users are asked who they are.
+    fn auth_is_on(&self) -> bool;
     /// Raft's state: our id, the leader's, the term, the committed and the applied index.
     fn raft(&self) -> [u64; 5];
 }
@@ -93,6 +95,25 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// The command line, without passwords.
     pub command_line: Vec<String>,
+    /// Whether gRPC takes the common name of a certificate for a user, as JSON cannot.
+    pub names_by_certificate: bool,
+}
+
+/// What TLS says of the connection that a request came over. Where this is not among a request's extensions,
+/// TLS is not spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The client has shown a certificate with a common name.
+    pub named: bool,
+}
+
+impl Secured {
+    /// As extensions of a request.
+    pub fn into_extensions(self) -> http::Extensions {
+        let mut extensions = http::Extensions::new();
+        extensions.insert(self);
+        extensions
+    }
 }
 
 impl Settings {
@@ -106,6 +127,7 @@ impl Settings {
             pprof: config.enable_pprof,
             read_timeout: READ_TIMEOUT + 2 * election,
             command_line: config.command_line.clone(),
+            names_by_certificate: config.client_tls.client_cert_auth && config.enable_grpc_gateway,
         }
     }
 }
@@ -152,11 +174,28 @@ impl<M: Member> Site<M> {
         }
     }
 
+    /// Calls in JSON by somebody who trusts that a certificate's name counts, which it does in gRPC alone.
+    fn refuse_named(&self, request: &Parts) -> Option<Response<Bytes>> {
+        const TEXT: &str = "CommonName of client sending a request against gateway will be ignored and \
+             not used as expected";
+        let named = request.extensions.get::<Secured>().is_some_and(|secured| secured.named);
+        let refused = named
+            && self.settings.names_by_certificate
+            && request.uri.path().starts_with("/v3/")
+            && self.member.auth_is_on();
+        refused.then(|| error(StatusCode::BAD_REQUEST, TEXT))
+    }
+
     /// A request on a client port: all pages, for the hosts and origins that are let in.
     async fn client(&self, request: &Parts) -> Response<Bytes> {
+        if let Some(refused) = self.refuse_named(request) {
+            return finish(request, refused);
+        }
+        // A page in a browser cannot have another name's certificate.
+        let secured = request.extensions.get::<Secured>().is_some();
         let host = query::host_name(host(request));
         let allowed = &self.settings.host_whitelist;
-        if !(allowed.is_empty() || allowed.contains("*") || allowed.contains(host)) {
+        if !(secured || allowed.is_empty() || allowed.contains("*") || allowed.contains(host)) {
             log_warn!(
                 self.log,
                 "rejecting HTTP request to prevent DNS rebinding attacks",

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::pages::{Member, Pages, Site};
+use super::pages::{Member, Pages, Secured, Site};
 
 /// What a connection may take.
 #[derive(Clone, Debug)]
@@ -85,6 +85,7 @@ pub async fn serve_pages<IO, M>(
     io: IO,
     site: &Site<M>,
     pages: Pages,
+    secured: Option<Secured>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()>
 where
@@ -93,7 +94,8 @@ where
 {
     let limits = Http1Limits::default();
     let handler = |request: Request<Bytes>| async move {
-        let (head, _) = request.into_parts();
+        let (mut head, _) = request.into_parts();
+        head.extensions.extend(secured.map(Secured::into_extensions).unwrap_or_default());
         site.respond(pages, &head).await
     };
     serve_http1(io, &limits, shutdown, handler).await.map_err(std::io::Error::other)

@@ -69,6 +69,10 @@ impl Member for Fake {
         0x9c7d_1ab7_e21c_2e2f
     }
 
+    fn auth_is_on(&self) -> bool {
+        true
+    }
+
     fn raft(&self) -> [u64; 5] {
         [1, self.leader, 2, 10, 9]
     }
@@ -99,6 +103,7 @@ fn settings() -> Settings {
         pprof: false,
         read_timeout: Duration::from_secs(7),
         command_line: vec!["etcd".into(), "--name=\"x\"".into()],
+        names_by_certificate: true,
     }
 }
 
@@ -339,6 +344,27 @@ async fn strangers_stay_outside() {
 }
 
 #[tokio::test]
+async fn over_tls_hosts_are_not_asked_for_and_a_certificates_name_is_no_user_of_json() {
+    let hosts = BTreeSet::from(["example.org".to_owned()]);
+    let own = site(&WELL, Settings { host_whitelist: hosts, ..settings() });
+    let over = |path: &str, secured: Secured| {
+        let mut head = Request::new(()).into_parts().0;
+        head.uri = path.parse().expect("a path");
+        head.extensions.insert(secured);
+        head
+    };
+    for (path, named, status) in [
+        ("/health", false, 200),
+        ("/health", true, 200),
+        ("/v3/x", true, 400),
+        ("/v3/x", false, 404),
+    ] {
+        let answer = own.respond(Pages::Client, &over(path, Secured { named })).await;
+        assert_eq!(answer.status(), status, "{path} {named}");
+    }
+}
+
+#[tokio::test]
 async fn peer_and_metrics_ports_have_their_own_pages() {
     let pages = site(&WELL, settings());
     let parts = |method: &str, path: &str| {
@@ -429,5 +455,5 @@ async fn a_connection_has_bounds() {
 async fn a_connection_ends_when_it_is_told_to() {
     let (_near, far) = tokio::io::duplex(1024);
     let site = site(&WELL, settings());
-    serve_pages(far, &site, Pages::Client, std::future::ready(())).await.expect("ended");
+    serve_pages(far, &site, Pages::Client, None, std::future::ready(())).await.expect("ended");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::port::{Accepted, Offer, Socket};
+use super::port::{Accepted, Port, Socket};
 use crate::log_warn;
 use crate::logging::Logger;
 
@@ -20,7 +20,7 @@ use crate::logging::Logger;
 pub struct Listener {
     socket: Bound,
     /// What its connections get.
-    pub offer: Offer,
+    pub port: Arc<Port>,
 }
 
 enum Bound {
@@ -35,23 +35,23 @@ const REST: Duration = Duration::from_millis(50);
 
 impl Listener {
     /// Binds `host:port`.
-    pub fn tcp(address: &str, offer: Offer) -> io::Result<Self> {
+    pub fn tcp(address: &str, port: Arc<Port>) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
         let socket = TcpListener::bind(&addresses[..])?;
         // std asks for 128, which is too few when everybody comes back at once.
         rustix::net::listen(&socket, BACKLOG)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: Bound::Tcp(socket), offer })
+        Ok(Self { socket: Bound::Tcp(socket), port })
     }
 
     /// Binds a Unix socket. What a run that ended without tidying left there is removed.
-    pub fn unix(path: &Path, offer: Offer) -> io::Result<Self> {
+    pub fn unix(path: &Path, port: Arc<Port>) -> io::Result<Self> {
         if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
             fs::remove_file(path)?;
         }
         let socket = UnixListener::bind(path)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: Bound::Unix(socket, path.into()), offer })
+        Ok(Self { socket: Bound::Unix(socket, path.into()), port })
     }
 
     /// Where it listens, as people read it.
@@ -124,7 +124,7 @@ async fn accept_all(listener: &Listener, lanes: &[Lane], log: &Logger) -> io::Re
             let socket = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
             loop {
                 match socket.accept().await.and_then(|(tcp, _)| tcp.into_std()) {
-                    Ok(tcp) => hand_over(Socket::Tcp(tcp), listener.offer, lanes),
+                    Ok(tcp) => hand_over(Socket::Tcp(tcp), &listener.port, lanes),
                     Err(error) => rest(&error, log).await,
                 }
             }
@@ -133,7 +133,7 @@ async fn accept_all(listener: &Listener, lanes: &[Lane], log: &Logger) -> io::Re
             let socket = tokio::net::UnixListener::from_std(socket.try_clone()?)?;
             loop {
                 match socket.accept().await.and_then(|(unix, _)| unix.into_std()) {
-                    Ok(unix) => hand_over(Socket::Unix(unix), listener.offer, lanes),
+                    Ok(unix) => hand_over(Socket::Unix(unix), &listener.port, lanes),
                     Err(error) => rest(&error, log).await,
                 }
             }
@@ -146,10 +146,10 @@ async fn rest(error: &io::Error, log: &Logger) {
     tokio::time::sleep(REST).await;
 }
 
-fn hand_over(socket: Socket, offer: Offer, lanes: &[Lane]) {
+fn hand_over(socket: Socket, port: &Arc<Port>, lanes: &[Lane]) {
     let lane = lanes.iter().min_by_key(|l| l.connections.load(Ordering::Relaxed));
     let Some(lane) = lane else { return };
     lane.connections.fetch_add(1, Ordering::Relaxed);
     // A thread that is gone has stopped, and so do we.
-    let _ = lane.sender.send(Accepted { socket, offer });
+    let _ = lane.sender.send(Accepted { socket, port: Arc::clone(port) });
 }

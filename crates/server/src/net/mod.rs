@@ -2,7 +2,11 @@
 //! mailbox, all that have come in at once. Not here: what calls do (`services`), and listening (`port`).
 
 pub mod accept;
+pub mod bind;
 pub mod port;
+mod refusals;
+pub mod secure;
+pub mod stream;
 mod thread;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +26,7 @@ use etch_rpc::{
 use etch_state::auth::{Held, View};
 use etch_state::mvcc::RangeReply;
 use etch_state::watch::Doorbell;
+use etch_tls::{Bounds, Gate};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tokio::sync::Notify;
@@ -29,11 +34,13 @@ use tokio::sync::Notify;
 use crate::auth::claim::Claim;
 use crate::auth::jwt::Verified;
 use crate::driver::inbox::{Caller, Command, Outcome};
+use crate::http::Secured;
 use crate::member::Member;
 use crate::services::lazy::{LargeAnswers, ROOT_AGE};
 use crate::services::methods::{self, Method};
 use crate::services::{self, status};
 use port::Offer;
+use refusals::Refusals;
 
 pub use thread::NetThread;
 
@@ -87,6 +94,10 @@ pub struct Net {
     pub large_answers: LargeAnswers,
     /// Told of when there has been no leader for long.
     leaderless: Notify,
+    /// Where handshakes enter.
+    pub gate: Rc<Gate>,
+    /// What is logged of connections that were not let in.
+    pub refusals: Refusals,
 }
 
 /// Streams that ask for a leader end after so many election timeouts without one, as in etcd.
@@ -119,6 +130,8 @@ impl Net {
             versions: RefCell::default(),
             large_answers: LargeAnswers::default(),
             leaderless: Notify::new(),
+            gate: Gate::new(Bounds::default()),
+            refusals: Refusals::default(),
         })
     }
 
@@ -336,6 +349,8 @@ pub struct NetHandler {
     pub net: Rc<Net>,
     /// What the port offers.
     pub offer: Offer,
+    /// What TLS says of the connection, if it is spoken.
+    pub secured: Option<Secured>,
 }
 
 impl Handler for NetHandler {
@@ -370,7 +385,9 @@ impl Handler for NetHandler {
     ) -> LocalFuture<http::Response<PlainBody>> {
         Box::pin(async move {
             let site = &self.net.member.site;
-            let page = site.respond(self.offer.pages(), &request.into_parts().0).await;
+            let mut head = request.into_parts().0;
+            head.extensions.extend(self.secured.map(Secured::into_extensions).unwrap_or_default());
+            let page = site.respond(self.offer.pages(), &head).await;
             page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
         })
     }

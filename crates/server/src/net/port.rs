@@ -5,14 +5,16 @@ use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etch_rpc::{Limits, Peer, Protocol, serve_connection, sniff};
-use tokio::io::{AsyncRead, AsyncWrite};
+use etch_tls::{Acceptor, Refused, SanCheck};
 use tokio::sync::watch;
 
+use super::stream::Stream;
 use super::{Net, NetHandler};
-use crate::http::{Pages, serve_pages};
+use crate::http::{Pages, Secured, serve_pages};
 
 /// What a listening socket offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,45 @@ impl Offer {
             Offer::Peer => Pages::Peer,
         }
     }
+
+    /// What its traffic is called in logs.
+    pub fn traffic(self) -> &'static str {
+        match self {
+            Offer::Everything => "grpc+http",
+            Offer::Grpc => "grpc",
+            Offer::Pages | Offer::Metrics | Offer::Peer => "http",
+        }
+    }
+
+    /// What is logged of a connection that is not let in.
+    fn rejected(self) -> &'static str {
+        match self {
+            Offer::Peer => "rejected connection on peer endpoint",
+            _ => "rejected connection on client endpoint",
+        }
+    }
+
+    /// etcd asks on these ports that a certificate stands for the address it comes from, and on others not.
+    fn san(self, skipped_between_peers: bool) -> SanCheck {
+        match self {
+            Offer::Metrics => SanCheck::Demand,
+            Offer::Peer if !skipped_between_peers => SanCheck::Demand,
+            _ => SanCheck::Skip,
+        }
+    }
+}
+
+/// A listening socket's side of its connections.
+#[derive(Debug)]
+pub struct Port {
+    /// What is answered.
+    pub offer: Offer,
+    /// Whether clients may speak plain text.
+    pub plain: bool,
+    /// Their TLS, if they may speak it.
+    pub tls: Option<Arc<Acceptor>>,
+    /// `--peer-skip-client-san-verification`.
+    pub skip_peer_san: bool,
 }
 
 /// A connection that was accepted, on its way to its net thread.
@@ -51,7 +92,7 @@ pub struct Accepted {
     /// The socket, not blocking.
     pub socket: Socket,
     /// What the port offers.
-    pub offer: Offer,
+    pub port: Arc<Port>,
 }
 
 /// A socket of either kind.
@@ -72,9 +113,25 @@ pub async fn serve(
     limits: Rc<Limits>,
     stop: watch::Receiver<bool>,
 ) {
-    let Accepted { socket, offer } = accepted;
+    let Accepted { socket, port } = accepted;
     // A connection that fails concerns nobody but its client.
-    let _ = match socket {
+    let Ok((stream, peer)) = open(socket) else { return };
+    let remote = peer.remote;
+    let letting_in = let_in(stream, peer, &port, &net);
+    let mut stopping = stop.clone();
+    let come = tokio::select! {
+        come = letting_in => come,
+        _ = stopping.wait_for(|stopped| *stopped) => return,
+    };
+    match come {
+        // On the heap, so that who is shaking hands does not take the room of who is served.
+        Ok(come) => Box::pin(speak(come, port.offer, net, limits, stop)).await,
+        Err(refused) => net.refusals.log(&net.member, port.offer.rejected(), remote, &refused),
+    }
+}
+
+fn open(socket: Socket) -> io::Result<(Stream, Peer)> {
+    match socket {
         Socket::Tcp(tcp) => {
             let peer = Peer {
                 remote: tcp.peer_addr().ok(),
@@ -82,34 +139,76 @@ pub async fn serve(
                 ..Peer::default()
             };
             let _ = tcp.set_nodelay(true);
-            match tokio::net::TcpStream::from_std(tcp) {
-                Ok(io) => speak(io, peer, offer, net, limits, stop).await,
-                Err(error) => Err(error),
-            }
+            Ok((Stream::Tcp(tokio::net::TcpStream::from_std(tcp)?), peer))
         }
-        Socket::Unix(unix) => match tokio::net::UnixStream::from_std(unix) {
-            Ok(io) => speak(io, Peer::default(), offer, net, limits, stop).await,
-            Err(error) => Err(error),
-        },
-    };
+        Socket::Unix(unix) => {
+            Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), Peer::default()))
+        }
+    }
 }
 
-async fn speak<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
-    io: IO,
+/// A connection that was let in: its bytes in plain, and what is known of who sends them.
+struct Come {
+    io: etch_rpc::Rewind<Stream>,
+    protocol: Protocol,
     peer: Peer,
+    secured: Option<Secured>,
+}
+
+/// Finds out what is spoken, and shakes hands where that is TLS.
+async fn let_in(stream: Stream, peer: Peer, port: &Port, net: &Net) -> Result<Come, Refused> {
+    let plain = match &port.tls {
+        Some(tls) if !port.plain => return secure(stream, peer, port, tls, net).await,
+        tls => tls,
+    };
+    let (protocol, io) = sniff(stream, SNIFF).await.map_err(|error| went_silent(&error))?;
+    match (protocol, plain) {
+        (Protocol::Tls, Some(tls)) => {
+            secure(Stream::Seen(Box::new(io)), peer, port, tls, net).await
+        }
+        (Protocol::Tls, None) => Err(Refused {
+            why: "tls: the client speaks TLS to a port that does not".to_owned(),
+            ..Refused::default()
+        }),
+        _ => Ok(Come { io, protocol, peer, secured: None }),
+    }
+}
+
+async fn secure(
+    stream: Stream,
+    mut peer: Peer,
+    port: &Port,
+    tls: &Acceptor,
+    net: &Net,
+) -> Result<Come, Refused> {
+    let san = port.offer.san(port.skip_peer_san);
+    let secured = tls.accept(stream, peer.remote, &net.gate, san).await?;
+    peer.common_name = secured.common_name.filter(|name| !name.is_empty());
+    let named = peer.common_name.is_some();
+    // What was agreed on by ALPN is what is said first: Go, too, serves those who ask for nothing by that.
+    let stream = Stream::Tls(Box::new(secured.io));
+    let (protocol, io) = sniff(stream, SNIFF).await.map_err(|error| went_silent(&error))?;
+    Ok(Come { io, protocol, peer, secured: Some(Secured { named }) })
+}
+
+fn went_silent(error: &io::Error) -> Refused {
+    Refused { why: error.to_string(), hung_up: true, ..Refused::default() }
+}
+
+async fn speak(
+    come: Come,
     offer: Offer,
     net: Rc<Net>,
     limits: Rc<Limits>,
     stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let (protocol, io) = sniff(io, SNIFF).await?;
-    match protocol {
-        Protocol::Http2 => {
-            let handler = Rc::new(NetHandler { net, offer });
-            serve_connection(io, handler, peer, limits, stopped(stop)).await;
-            Ok(())
-        }
-        Protocol::Http1 => serve_pages(io, &net.member.site, offer.pages(), stopped(stop)).await,
+) {
+    let Come { io, protocol, peer, secured } = come;
+    if protocol == Protocol::Http2 {
+        let handler = Rc::new(NetHandler { net, offer, secured });
+        serve_connection(io, handler, peer, limits, stopped(stop)).await;
+    } else {
+        // A connection that fails concerns nobody but its client.
+        let _ = serve_pages(io, &net.member.site, offer.pages(), secured, stopped(stop)).await;
     }
 }
 

@@ -61,57 +61,84 @@ pub async fn call(
     })
 }
 
-/// The entry of a method: its kind, its body, and for the log what it changes, if it changes something.
+/// What goes into the log for a method: the entry's kind, its body, and for our own log what it changes, if it
+/// changes something.
+type Entry = (RequestKind, Bytes, Option<String>);
+
 async fn prepare(
     net: &Rc<Net>,
     method: Method,
     claim: &Claim,
     message: Bytes,
-) -> Result<(RequestKind, Bytes, Option<String>), Status> {
+) -> Result<Entry, Status> {
     use RequestKind as K;
-    let subject = |names: &[&str]| Some(names.join(" "));
-    Ok(match method {
+    match method {
         Method::AuthEnable => {
-            checked::<pb::AuthEnableRequest>(K::AuthEnable, message, |_| subject(&[]))?
+            checked::<pb::AuthEnableRequest>(K::AuthEnable, message, |_| subject(&[]))
         }
         Method::AuthDisable => {
-            checked::<pb::AuthDisableRequest>(K::AuthDisable, message, |_| subject(&[]))?
+            checked::<pb::AuthDisableRequest>(K::AuthDisable, message, |_| subject(&[]))
         }
-        Method::AuthStatus => checked::<pb::AuthStatusRequest>(K::AuthStatus, message, |_| None)?,
+        Method::AuthStatus => checked::<pb::AuthStatusRequest>(K::AuthStatus, message, |_| None),
         Method::UserAdd => {
             let (body, name) = add_user(net, claim, decode(&message)?).await?;
-            (K::AuthUserAdd, body, Some(name))
+            Ok((K::AuthUserAdd, body, Some(name)))
         }
         Method::UserChangePassword => {
             let (body, name) = change_password(net, claim, decode(&message)?).await?;
-            (K::AuthUserChangePassword, body, Some(name))
+            Ok((K::AuthUserChangePassword, body, Some(name)))
         }
-        Method::UserGet => checked::<pb::AuthUserGetRequest>(K::AuthUserGet, message, |_| None)?,
-        Method::UserList => checked::<pb::AuthUserListRequest>(K::AuthUserList, message, |_| None)?,
+        Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserGrantRole
+        | Method::UserRevokeRole => user(method, message),
+        _ => role(method, message),
+    }
+}
+
+fn subject(names: &[&str]) -> Option<String> {
+    Some(names.join(" "))
+}
+
+/// The methods about users for which no password is hashed.
+fn user(method: Method, message: Bytes) -> Result<Entry, Status> {
+    use RequestKind as K;
+    match method {
+        Method::UserGet => checked::<pb::AuthUserGetRequest>(K::AuthUserGet, message, |_| None),
+        Method::UserList => checked::<pb::AuthUserListRequest>(K::AuthUserList, message, |_| None),
         Method::UserDelete => {
             checked::<pb::AuthUserDeleteRequest>(K::AuthUserDelete, message, |r| {
                 subject(&[&r.name])
-            })?
+            })
         }
         Method::UserGrantRole => {
             checked::<pb::AuthUserGrantRoleRequest>(K::AuthUserGrantRole, message, |r| {
                 subject(&[&r.user, &r.role])
-            })?
+            })
         }
         Method::UserRevokeRole => {
             checked::<pb::AuthUserRevokeRoleRequest>(K::AuthUserRevokeRole, message, |r| {
                 subject(&[&r.name, &r.role])
-            })?
+            })
         }
+        other => unreachable!("{other:?} is not about users"),
+    }
+}
+
+/// The methods about roles.
+fn role(method: Method, message: Bytes) -> Result<Entry, Status> {
+    use RequestKind as K;
+    match method {
         Method::RoleAdd => {
-            checked::<pb::AuthRoleAddRequest>(K::AuthRoleAdd, message, |r| subject(&[&r.name]))?
+            checked::<pb::AuthRoleAddRequest>(K::AuthRoleAdd, message, |r| subject(&[&r.name]))
         }
-        Method::RoleGet => checked::<pb::AuthRoleGetRequest>(K::AuthRoleGet, message, |_| None)?,
-        Method::RoleList => checked::<pb::AuthRoleListRequest>(K::AuthRoleList, message, |_| None)?,
+        Method::RoleGet => checked::<pb::AuthRoleGetRequest>(K::AuthRoleGet, message, |_| None),
+        Method::RoleList => checked::<pb::AuthRoleListRequest>(K::AuthRoleList, message, |_| None),
         Method::RoleDelete => {
             checked::<pb::AuthRoleDeleteRequest>(K::AuthRoleDelete, message, |r| {
                 subject(&[&r.role])
-            })?
+            })
         }
         Method::RoleGrantPermission => checked::<pb::AuthRoleGrantPermissionRequest>(
             K::AuthRoleGrantPermission,
@@ -121,14 +148,14 @@ async fn prepare(
                 let range = format!("{:?} {:?}", perm.key, perm.range_end);
                 subject(&[&r.name, perm.perm_type().as_str_name(), &range])
             },
-        )?,
+        ),
         Method::RoleRevokePermission => checked::<pb::AuthRoleRevokePermissionRequest>(
             K::AuthRoleRevokePermission,
             message,
             |r| subject(&[&r.role, &format!("{:?} {:?}", r.key, r.range_end)]),
-        )?,
+        ),
         other => unreachable!("{other:?} is no method of the auth service"),
-    })
+    }
 }
 
 /// The client's own bytes, once they are seen to be a request.
@@ -136,7 +163,7 @@ fn checked<M: Message + Default + Name>(
     kind: RequestKind,
     message: Bytes,
     subject: impl FnOnce(&M) -> Option<String>,
-) -> Result<(RequestKind, Bytes, Option<String>), Status> {
+) -> Result<Entry, Status> {
     let request = decode::<M>(&message)?;
     Ok((kind, message, subject(&request)))
 }
