@@ -6,6 +6,7 @@ package interop
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -184,6 +186,57 @@ func TestSignedTokens(t *testing.T) {
 			}
 			if strings.Contains(p.B.Log.String(), good[len(good)-20:]) {
 				t.Error("a token is in the log")
+			}
+		})
+	}
+}
+
+// certificateOf puts a public key into a certificate of its own signing.
+func certificateOf(t testing.TB, key any) string {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der := ok[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.(crypto.Signer).Public(), key))
+	file := filepath.Join(t.TempDir(), "public.pem")
+	fine(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	return file
+}
+
+// The public key may come in a certificate, where etcd takes that.
+func TestSignedTokensByCertificate(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"RS256", "PS256", "ES256", "EdDSA"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			private, _, key := keyFiles(t, method)
+			token := func(user string, signer any) string {
+				claims := jwt.MapClaims{"username": user, "revision": 8, "exp": time.Now().Add(time.Hour).Unix()}
+				return ok[string](t)(jwt.NewWithClaims(jwt.GetSigningMethod(method), claims).SignedString(signer))
+			}
+			_, _, another := keyFiles(t, method)
+			good, bad := token("ann", key), token("root", another)
+			outputs := map[string]string{}
+			for _, program := range []string{"etcd", "etch"} {
+				s := newServer(t, program, "--bcrypt-cost=4", fmt.Sprintf("--auth-token=jwt,sign-method=%s,pub-key=%s,priv-key=%s", method, certificateOf(t, key), private))
+				s.Launch(t)
+				select {
+				case <-s.Log.Seen("ready to serve client requests"):
+				case <-s.exited:
+					outputs[program] = "refused at the start"
+					continue
+				}
+				side := &Side{Server: s, Conn: dial(t, s), vars: map[string]int64{}}
+				root := side.enableAuth(t)
+				side.addUser(t, root, "ann", [][]perm{{{bothPerm, "a", ""}}})
+				side.must(t, side.login(t, "root", "root"), "KV/Put", put("a", "1"))
+				for _, token := range []string{side.login(t, "ann", "ann"), good, bad} {
+					outputs[program] += side.callAs(token, "KV/Range", rng("a", "")) + "\n"
+				}
+			}
+			if method == "EdDSA" && strings.Contains(outputs["etch"], "\"kvs\"") && outputs["etcd"] == "refused at the start" {
+				return // etcd reads such a certificate for the other methods alone.
+			}
+			if outputs["etcd"] != outputs["etch"] || strings.Contains(outputs["etch"], "refused") {
+				t.Errorf("etcd:\n%s\netch:\n%s", outputs["etcd"], outputs["etch"])
 			}
 		})
 	}

@@ -361,6 +361,95 @@ func TestTLSPorts(t *testing.T) {
 	}
 }
 
+// HTTP on URLs of its own leaves gRPC alone on the client's, both over TLS.
+func TestTLSHTTPApart(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, "ours")
+	server, ann, foreign := ca.sign(t, "server", nil), ca.sign(t, "ann", nil), newAuthority(t, "theirs").sign(t, "foreign", nil)
+	for _, program := range []string{"etcd", "etch"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			s := secureServer(t, program, ca.mutual(server)...)
+			apart := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+			s.Args = append(s.Args, "--listen-client-http-urls=https://"+apart)
+			s.Start(t)
+			health := func(address string, id identity) string {
+				out, err := run(t, "", "curl", "-s", "--max-time", "20", "-w", " %{http_code}", "--cacert", ca.file, "--cert", id.cert, "--key", id.key, "https://"+address+"/health")
+				return fmt.Sprint(out, err == nil)
+			}
+			if out := health(apart, ann); !strings.HasPrefix(out, `{"health":"true"`) || !strings.HasSuffix(out, " 200true") {
+				t.Errorf("its own URL: %s", out)
+			}
+			if out := health(apart, foreign); !strings.HasSuffix(out, "false") {
+				t.Errorf("without a certificate of ours: %s", out)
+			}
+			if out := health(s.Endpoint(), ann); strings.Contains(out, "health") {
+				t.Errorf("on the URL of gRPC: %s", out)
+			}
+			puts := func(address string) error {
+				conn := ok[*grpc.ClientConn](t)(grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(ca.tlsConfig(t, ann)))))
+				defer conn.Close()
+				_, err := pb.NewKVClient(conn).Put(timeout(), &pb.PutRequest{Key: []byte("a")})
+				return err
+			}
+			fine(t, puts(s.Endpoint()))
+			if err := puts(apart); err == nil {
+				t.Error("gRPC on the URL of HTTP")
+			}
+		})
+	}
+}
+
+// The port of peers has certificates and rules of its own.
+func TestTLSPeerPort(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, "ours")
+	server, ann, bob := ca.sign(t, "server", nil), ca.sign(t, "ann", nil), ca.sign(t, "bob", nil)
+	alsoAnn := func(c *x509.Certificate) { c.Subject.CommonName = "ann" }
+	revoked := ca.sign(t, "revoked", alsoAnn)
+	crl := ca.revoke(t, revoked.serial)
+	elsewhere := ca.sign(t, "elsewhere", func(c *x509.Certificate) {
+		alsoAnn(c)
+		c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(10, 1, 2, 3)}, nil
+	})
+	foreign := newAuthority(t, "theirs").sign(t, "ann", nil)
+	for _, program := range []string{"etcd", "etch"} {
+		for _, skip := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s skip=%v", program, skip), func(t *testing.T) {
+				t.Parallel()
+				s := newServer(t, program, "--peer-cert-file="+server.cert, "--peer-key-file="+server.key, "--peer-client-cert-auth", "--peer-trusted-ca-file="+ca.file,
+					"--peer-crl-file="+crl, "--peer-cert-allowed-cn=ann", fmt.Sprintf("--peer-skip-client-san-verification=%v", skip))
+				address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+				s.Args = append(s.Args, "--listen-peer-urls=https://"+address)
+				s.Start(t)
+				for _, c := range []struct {
+					name string
+					id   identity
+					in   bool
+				}{{"ann", ann, true}, {"another name", bob, false}, {"another address", elsewhere, skip}, {"another authority", foreign, false}, {"revoked", revoked, false}, {"nothing", identity{}, false}} {
+					words := []string{"curl", "-sS", "--http1.1", "--max-time", "20", "--cacert", ca.file, "https://" + address + "/version"}
+					if c.id.cert != "" {
+						words = append(words, "--cert", c.id.cert, "--key", c.id.key)
+					}
+					out, err := run(t, "", words...)
+					if (err == nil && strings.Contains(out, "etcdserver")) != c.in {
+						t.Errorf("%s: %v %s", c.name, err, out)
+					}
+				}
+				// Four or five were not let in, and each has its line.
+				for deadline := time.Now().Add(patience); len(s.rejections("peer")) < 4; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("lines: %v", s.rejections("peer"))
+					}
+				}
+				if out, err := run(t, "", "curl", "-sS", "--max-time", "20", "http://"+s.Endpoint()+"/version"); err != nil {
+					t.Errorf("the client port, which is plain: %v %s", err, out)
+				}
+			})
+		}
+	}
+}
+
 // --auto-tls makes a certificate where etcd makes it, and each starts with the other's.
 func TestAutoTLS(t *testing.T) {
 	t.Parallel()

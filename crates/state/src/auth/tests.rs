@@ -311,7 +311,7 @@ fn i21683_a_put_in_a_transaction_needs_what_a_put_needs() {
     world.by("root", K::LeaseRevoke, &pb::LeaseRevokeRequest { id: 7 }).unwrap();
 }
 
-/// CVE-2026-33343, 15814: a nested transaction is no way round.
+/// CVE-2026-33343: a nested transaction is no way round.
 #[test]
 fn cve_2026_33343_every_branch_is_checked_however_deep() {
     let mut world = World::enabled();
@@ -366,6 +366,42 @@ fn i11651_a_restart_brings_the_same_users_at_the_same_revision() {
     assert_eq!(world.shown(), before);
     world.by("ann", K::Put, &put("a")).unwrap();
     assert!(denied(&world.by("bob", K::Put, &put("a"))));
+}
+
+/// 14355: a start from the file alone, without an entry to replay, knows what everybody may do.
+#[test]
+fn i14355_permissions_are_there_after_a_restart() {
+    let mut world = World::enabled();
+    world.user_with("ann", &[(Type::Readwrite, "a", "b")]);
+    world.commit();
+    let index = world.state.index();
+    world.restart();
+    assert_eq!(world.state.index(), index);
+    let view = world.state.auth().view();
+    let who = Who { username: "ann", revision: view.revision() };
+    assert!(view.check_read(who, b"a", b"b").is_ok());
+    assert!(denied(&view.check_read(who, b"b", b"")));
+}
+
+/// 15814: which keys a lease has is for those to see who may read all of them.
+#[test]
+fn i15814_the_keys_of_a_lease_are_seen_by_those_who_may_read_them() {
+    let mut world = World::enabled();
+    world.user_with("ann", &[(Type::Read, "a", "")]);
+    world.user_with("bob", &[(Type::Write, "a", "c")]);
+    let grant = pb::LeaseGrantRequest { id: 7, ttl: 100 };
+    world.by("root", K::LeaseGrant, &grant).unwrap();
+    for (key, ann) in [("a", true), ("b", false)] {
+        let leased = pb::PutRequest { lease: 7, ..put(key) };
+        world.by("root", K::Put, &leased).unwrap();
+        let view = world.state.auth().view();
+        let sees = |username| {
+            let who = Who { username, revision: view.revision() };
+            view.check_lease_reads(who, world.state.lessor(), 7)
+        };
+        assert_eq!((sees("ann").is_ok(), denied(&sees("bob"))), (ann, true), "with {key}");
+        assert!(sees("root").is_ok());
+    }
 }
 
 /// 14571: a snapshot that takes the place of what was there brings its permissions with it.
