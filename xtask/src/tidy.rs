@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["server", "ctl", "utl"]),
     // For tests alone; nothing that ships may use them.
-    ("bench", &["api"]),
+    ("bench", &["api", "disk", "state"]),
     ("fuzz", &["api", "disk", "state", "rpc", "server"]),
     ("sim", &["api", "disk", "state", "node"]),
     ("torture", &["api", "disk", "sim"]),
