@@ -14,6 +14,7 @@ mod txn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etch_api::pb::etcdserverpb as pb;
@@ -64,8 +65,8 @@ pub struct Model {
     changes: Vec<Change>,
     /// Where in `changes` each key's changes are.
     keys: BTreeMap<Bytes, Vec<usize>>,
-    /// The leases that are granted, with their TTL.
-    leases: BTreeMap<i64, i64>,
+    /// The leases that are granted. Marks share them until they change: a search sets a mark before each step.
+    leases: Arc<Leases>,
     /// The alarms that are up.
     alarms: BTreeSet<(i32, u64)>,
     /// Shorter TTLs are raised to it.
@@ -80,7 +81,34 @@ pub struct Mark {
     revision: i64,
     compacted: i64,
     changes: usize,
-    leases: BTreeMap<i64, i64>,
+    leases: Arc<Leases>,
+}
+
+/// Leases with their TTL.
+#[derive(Clone, Debug, Default)]
+struct Leases {
+    ttls: BTreeMap<i64, i64>,
+    /// The hashes of all that are there, each of a lease and its TTL, added up.
+    print: u64,
+}
+
+impl Leases {
+    fn insert(&mut self, id: i64, ttl: i64) {
+        self.print = self.print.wrapping_add(hash_of((id, ttl)));
+        self.ttls.insert(id, ttl);
+    }
+
+    fn remove(&mut self, id: i64) {
+        if let Some(ttl) = self.ttls.remove(&id) {
+            self.print = self.print.wrapping_sub(hash_of((id, ttl)));
+        }
+    }
+}
+
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 pub(crate) fn header(revision: i64) -> Option<pb::ResponseHeader> {
@@ -95,7 +123,7 @@ impl Model {
             compacted: -1,
             changes: Vec::new(),
             keys: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            leases: Arc::default(),
             alarms: BTreeSet::new(),
             min_ttl,
             chain: Vec::new(),
@@ -119,7 +147,7 @@ impl Model {
 
     /// The TTL of a lease that is granted.
     pub fn lease(&self, id: i64) -> Option<i64> {
-        self.leases.get(&id).copied()
+        self.leases.ttls.get(&id).copied()
     }
 
     /// The keys attached to a lease: those that carry its id.
@@ -130,9 +158,7 @@ impl Model {
 
     /// A hash of everything that ever happened to keys, and of who has a lease.
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.chain.last(), &self.leases).hash(&mut hasher);
-        hasher.finish()
+        hash_of((self.chain.last(), self.leases.print))
     }
 
     /// Where it is now.
@@ -141,7 +167,7 @@ impl Model {
             revision: self.revision,
             compacted: self.compacted,
             changes: self.changes.len(),
-            leases: self.leases.clone(),
+            leases: Arc::clone(&self.leases),
         }
     }
 
@@ -157,7 +183,7 @@ impl Model {
         }
         self.chain.truncate(mark.changes);
         (self.revision, self.compacted) = (mark.revision, mark.compacted);
-        self.leases.clone_from(&mark.leases);
+        self.leases = Arc::clone(&mark.leases);
     }
 
     /// The key as it stands at a revision.
@@ -222,7 +248,7 @@ impl Model {
 
     /// What a put needs to be there: its lease, and the key that it keeps a part of.
     fn check_put(&self, request: &pb::PutRequest) -> Result<(), Error> {
-        if request.lease != 0 && !self.leases.contains_key(&request.lease) {
+        if request.lease != 0 && !self.leases.ttls.contains_key(&request.lease) {
             return Err(Error::LeaseNotFound);
         }
         let keeps = request.ignore_value || request.ignore_lease;
@@ -307,11 +333,11 @@ impl Model {
         if request.ttl > MAX_TTL {
             return Err(Error::LeaseTtlTooLarge);
         }
-        if self.leases.contains_key(&request.id) {
+        if self.leases.ttls.contains_key(&request.id) {
             return Err(Error::LeaseExist);
         }
         let ttl = request.ttl.max(self.min_ttl);
-        self.leases.insert(request.id, ttl);
+        Arc::make_mut(&mut self.leases).insert(request.id, ttl);
         let error = String::new();
         Ok(pb::LeaseGrantResponse { header: header(self.revision), id: request.id, ttl, error })
     }
@@ -321,7 +347,9 @@ impl Model {
         &mut self,
         request: &pb::LeaseRevokeRequest,
     ) -> Result<pb::LeaseRevokeResponse, Error> {
-        self.leases.remove(&request.id).ok_or(Error::LeaseNotFound)?;
+        // Looked at first: to change what a mark shares makes a copy.
+        self.lease(request.id).ok_or(Error::LeaseNotFound)?;
+        Arc::make_mut(&mut self.leases).remove(request.id);
         let keys = self.keys_of(request.id);
         let main = self.revision + 1;
         for (sub, key) in keys.iter().enumerate() {
