@@ -246,14 +246,15 @@ impl<T> Node<T> {
         self.enqueue(header, kind, body, caller, None);
     }
 
-    /// What this member asks of the cluster as its leader, and only as long as it is that.
+    /// What this member asks of the cluster as its leader, and only as long as it is that. Says whether it will be
+    /// in the log, if it stays so.
     pub(crate) fn propose_as_leader(
         &mut self,
         header: &Header<'_>,
         kind: RequestKind,
         body: &[u8],
-    ) {
-        self.enqueue(header, kind, body, None, Some(self.raft.raft.term));
+    ) -> bool {
+        self.enqueue(header, kind, body, None, Some(self.raft.raft.term))
     }
 
     fn enqueue(
@@ -263,9 +264,10 @@ impl<T> Node<T> {
         body: &[u8],
         caller: Option<T>,
         only_in: Option<u64>,
-    ) {
+    ) -> bool {
         if let Err(why) = self.admit(kind) {
-            return self.refuse(caller, why);
+            self.refuse(caller, why);
+            return false;
         }
         let deadline = self.clock.now_ms + self.config.request_timeout_ms;
         let deadline_ms = caller.is_some().then_some(deadline);
@@ -273,10 +275,12 @@ impl<T> Node<T> {
         let data = encode_entry_from(&Header { id, ..*header }, kind, body);
         if data.len() > self.config.max_request_bytes {
             let caller = self.pending.take(id);
-            return self.refuse(caller, Error::RequestTooLarge);
+            self.refuse(caller, Error::RequestTooLarge);
+            return false;
         }
         let entry = Entry { data, ..Entry::default() };
         self.inbox.push_back(Queued { id, deadline_ms, only_in, entry });
+        true
     }
 
     /// The same for a compaction whose caller wants to wait until its work is done and committed.
@@ -391,7 +395,9 @@ impl<T> Node<T> {
 
     /// Hands raft as many of the proposals that wait as one write of the log may hold.
     pub(crate) fn submit_inbox(&mut self) {
-        if self.inbox.is_empty() || self.leader() == 0 {
+        // Who is handing leadership on takes no proposals, and would drop them.
+        let hands_on = self.is_leader() && self.raft.raft.lead_transferee.is_some();
+        if self.inbox.is_empty() || self.leader() == 0 || hands_on {
             return;
         }
         let mut bytes = 0;

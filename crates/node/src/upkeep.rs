@@ -148,9 +148,11 @@ impl<T> Node<T> {
             return;
         }
         let written = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
-        let checkpoints = due.into_iter().map(written).collect();
+        let checkpoints = due.iter().copied().map(written).collect();
         let body = LeaseCheckpointRequest { checkpoints }.encode_to_vec();
-        self.propose_as_leader(&Header::default(), RequestKind::LeaseCheckpoint, &body);
+        if !self.propose_as_leader(&Header::default(), RequestKind::LeaseCheckpoint, &body) {
+            self.state.lessor().forget_checkpoints(&due);
+        }
     }
 
     /// A cluster whose members are all of this release is of this release's version.

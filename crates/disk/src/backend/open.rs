@@ -62,6 +62,9 @@ impl Bolt {
         let view = View { bytes: map.bytes(), page_size: meta.page_size, high: meta.high };
         let reached = walk(view, &meta).map_err(|e| named(e, path))?;
         drop(map);
+        // Who was killed may have left a meta page that only the kernel holds. From here on its root counts, and
+        // the next commit writes over pages of the one before: so it is made durable first.
+        file.sync()?;
         if file_len < meta.len() {
             file.set_len(meta.len())?;
             file_len = meta.len();

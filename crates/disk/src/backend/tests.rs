@@ -235,6 +235,57 @@ fn i13766_a_crash_at_every_step_leaves_the_old_root_or_the_new() {
     }
 }
 
+/// A meta page that a killed process wrote and did not flush is in the kernel alone. Whoever starts then reads its
+/// root, and must not write over the one before as long as a power failure may bring that back.
+#[test]
+fn a_root_that_only_the_kernel_holds_is_made_durable_by_the_next_start() {
+    let (mut dice, mut model) = (Dice(78), Model::new());
+    let first = MemDisk::new();
+    for _ in 0..6 {
+        open(&first).commit(&mut random_batch(&mut dice, &mut model, 500)).unwrap();
+    }
+    let mut models = vec![model.clone()];
+    let batches = [(); 2].map(|()| {
+        let batch = random_batch(&mut dice, &mut model, 500);
+        models.push(model.clone());
+        batch
+    });
+    // The process dies at each call of a commit, and the machine at each call of the next process's.
+    for killed_at in 0.. {
+        let mut done = false;
+        for power_fails_at in 0.. {
+            let disk = first.crash(Crash::KeepAll);
+            done = commit_until(&disk, &batches[0], killed_at);
+            disk.set_fault(None);
+            let seen = content(&open(&disk).snapshot());
+            let written = commit_until(&disk, &batches[1], power_fails_at);
+            for seed in 0..12 {
+                let how = if seed == 0 { Crash::LoseAll } else { Crash::Seed(seed) };
+                let found = open(&disk.crash(how)).snapshot();
+                found.check().unwrap();
+                let found = content(&found);
+                // Where the first batch was lost, the second has gone over what was there before it.
+                let new = found == models[2] || seen == models[0] && found != seen;
+                assert!(new || found == seen && !written, "{killed_at}, {power_fails_at}, {how:?}");
+            }
+            if written {
+                break;
+            }
+        }
+        if done {
+            return;
+        }
+    }
+}
+
+/// Opens and commits on a disk where all calls fail from the commit's nth on; says whether it was done.
+fn commit_until(disk: &MemDisk, batch: &Batch, call: u64) -> bool {
+    let bolt = open(disk);
+    let call = disk.calls() + call;
+    disk.set_fault(Some(Fault { call, kind: std::io::ErrorKind::Other, forever: true }));
+    bolt.commit(&mut batch.clone()).is_ok()
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_no_harm() {
     let (disk, mut dice, mut model) = (MemDisk::new(), Dice(3), Model::new());

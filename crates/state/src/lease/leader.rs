@@ -22,8 +22,8 @@ pub enum RenewError {
     /// Its time is over, and it is about to be revoked. The answer is not known before it is:
     /// [`Lessor::wait_revoked`], then ask again.
     Expired,
-    /// A checkpoint says that less than its TTL remains. A checkpoint of 0 has to be applied first, else a
-    /// later leader would cut the renewed lease short.
+    /// A checkpoint says that less than its TTL remains, or is about to. A checkpoint of 0 has to be applied
+    /// first, else a later leader would cut the renewed lease short.
     Checkpointed,
 }
 
@@ -61,6 +61,8 @@ impl Lessor {
         for (lease, delay) in all.iter().zip(delays) {
             let deadline = now_ms.saturating_add(lease.span_ms() + extend_ms + delay);
             lease.deadline.store(deadline, Ordering::Release);
+            // What was named in an earlier term is applied by now, or lost.
+            lease.named.store(0, Ordering::SeqCst);
             wheel.insert(deadline, (lease.id, lease.number));
             self.plan_checkpoint(lease, now_ms, &mut leader.checkpoints);
         }
@@ -100,7 +102,7 @@ impl Lessor {
             if deadline <= now_ms && !mutants::on(Mutant::I14758) {
                 return Err(RenewError::Expired);
             }
-            if lease.remaining.load(Ordering::Acquire) > 0 {
+            if lease.is_checkpointed() {
                 return Err(RenewError::Checkpointed);
             }
             let whole = now_ms.saturating_add(lease.span_ms());
@@ -109,10 +111,12 @@ impl Lessor {
             let swap = lease.deadline.compare_exchange_weak(
                 deadline,
                 longer,
-                Ordering::AcqRel,
+                Ordering::SeqCst,
                 Ordering::Acquire,
             );
             match swap {
+                // A checkpoint that is being named has seen the new deadline, or is seen here.
+                Ok(_) if lease.is_checkpointed() => return Err(RenewError::Checkpointed),
                 Ok(_) => {
                     self.counts.renewed.fetch_add(1, Ordering::Relaxed);
                     return Ok(lease.ttl);
@@ -186,7 +190,8 @@ impl Lessor {
     }
 
     /// The checkpoints that are due, `max` at the most, to be proposed: leases and the seconds that each
-    /// has left. None unless the configuration sets an interval.
+    /// has left. None unless the configuration sets an interval. Until one is applied, or
+    /// [`forgotten`](Self::forget_checkpoints), its lease is not renewed.
     pub fn due_checkpoints(&self, now_ms: u64, max: usize) -> Vec<(i64, i64)> {
         let mut guard = lock(&self.leader);
         let leader = &mut *guard;
@@ -200,16 +205,24 @@ impl Lessor {
         {
             let Some(lease) = self.table.get_exact(id, number) else { continue };
             self.plan_checkpoint(&lease, now_ms, &mut leader.checkpoints);
-            let deadline = lease.deadline.load(Ordering::Acquire);
-            if deadline <= now_ms || deadline == UNARMED {
-                continue;
-            }
-            let left = (deadline - now_ms).div_ceil(1000) as i64;
-            if left < lease.ttl {
-                out.push((id, left));
+            // Renewals look for this behind their change of the deadline, and so one of both sees the other.
+            lease.named.fetch_add(1, Ordering::SeqCst);
+            let deadline = lease.deadline.load(Ordering::SeqCst);
+            let left = deadline.saturating_sub(now_ms).div_ceil(1000);
+            if left > 0 && left < lease.ttl as u64 {
+                out.push((id, left as i64));
+            } else {
+                lease.settle_checkpoint();
             }
         }
         out
+    }
+
+    /// Checkpoints that were due and could not be proposed: no renewal needs to wait for them.
+    pub fn forget_checkpoints(&self, due: &[(i64, i64)]) {
+        for lease in due.iter().filter_map(|(id, _)| self.table.get(*id)) {
+            lease.settle_checkpoint();
+        }
     }
 
     /// Plans the next checkpoint of a lease that lives long enough to need one.

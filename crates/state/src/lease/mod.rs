@@ -210,6 +210,9 @@ impl Lessor {
     pub fn checkpoint(&self, id: i64, remaining: i64, persist_it: bool, batch: &mut Batch) {
         let Some(lease) = self.table.get(id) else { return };
         lease.remaining.store(remaining, Ordering::Release);
+        if remaining > 0 {
+            lease.settle_checkpoint();
+        }
         if persist_it {
             persist(&lease, batch);
         }

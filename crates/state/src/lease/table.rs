@@ -2,7 +2,7 @@
 //! means (`leader`).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(super) struct Lease {
     pub ttl: i64,
     /// From the last checkpoint, in seconds; 0 if none was made since the last renewal.
     pub remaining: AtomicI64,
+    /// Checkpoints of less than the TTL that were named and are not applied yet.
+    pub named: AtomicU32,
     /// When it ends, in milliseconds; [`UNARMED`] or [`EXPIRED`].
     pub deadline: AtomicU64,
     pub keys: Mutex<BTreeSet<Bytes>>,
@@ -35,6 +37,17 @@ impl Lease {
         let remaining = self.remaining.load(Ordering::Acquire);
         let seconds = if remaining > 0 { remaining } else { self.ttl };
         seconds.max(0) as u64 * 1000
+    }
+
+    /// Whether a later leader may be told, now or soon, that less than the TTL remains.
+    pub(super) fn is_checkpointed(&self) -> bool {
+        self.named.load(Ordering::SeqCst) > 0 || self.remaining.load(Ordering::Acquire) > 0
+    }
+
+    /// A checkpoint that was named is applied, or will never be.
+    pub(super) fn settle_checkpoint(&self) {
+        let one_less = |named: u32| named.checked_sub(1);
+        let _ = self.named.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
     }
 }
 
@@ -76,6 +89,7 @@ impl Table {
             number: self.granted.fetch_add(1, Ordering::Relaxed),
             ttl,
             remaining: AtomicI64::new(remaining),
+            named: AtomicU32::new(0),
             deadline: AtomicU64::new(UNARMED),
             keys: Mutex::default(),
         });

@@ -190,6 +190,39 @@ fn i9888_checkpoints_carry_the_remaining_time_to_the_next_leader() {
     assert_eq!(lessor.renew(1, 600_000), Ok(1000));
 }
 
+/// Invariant I10: a checkpoint on its way knows nothing of a renewal that comes before it in time, and a later
+/// leader would go by it. So the renewal waits, as it does for one that is applied.
+#[test]
+fn a_lease_is_not_renewed_while_a_checkpoint_of_it_is_on_its_way() {
+    let config = LessorConfig { checkpoint_interval_ms: Some(1000), ..Default::default() };
+    let (lessor, mut batch) = (Lessor::new(config), Batch::new());
+    grant(&lessor, 1, 3);
+    lessor.promote(0, 0);
+    assert_eq!(lessor.renew(1, 500), Ok(3));
+    assert_eq!(lessor.due_checkpoints(1500, 10), [(1, 2)]);
+    assert_eq!(lessor.renew(1, 1500), Err(RenewError::Checkpointed), "proposed");
+    lessor.checkpoint(1, 2, true, &mut batch);
+    assert_eq!(lessor.renew(1, 1500), Err(RenewError::Checkpointed), "applied");
+    lessor.checkpoint(1, 0, true, &mut batch);
+    assert_eq!(lessor.renew(1, 1500), Ok(3));
+    // What could not be proposed is not waited for, nor what was lost with its leader.
+    for lost in [Lessor::forget_checkpoints, |lessor: &Lessor, _: &[(i64, i64)]| {
+        lessor.demote();
+        lessor.promote(2500, 0);
+    }] {
+        let due = lessor.due_checkpoints(2600, 10);
+        assert_eq!(due, [(1, 2)]);
+        lost(&lessor, &due);
+        assert_eq!(lessor.renew(1, 2600), Ok(3));
+        lessor.demote();
+        lessor.promote(1000, 0);
+    }
+    // One that would say nothing is not made, and in nobody's way.
+    assert_eq!(lessor.renew(1, 2900), Ok(3));
+    assert!(lessor.due_checkpoints(2000, 10).is_empty());
+    assert_eq!(lessor.renew(1, 2900), Ok(3));
+}
+
 #[test]
 fn a_new_leader_spreads_what_would_end_together() {
     let lessor = lessor();
