@@ -198,6 +198,8 @@ pub struct History {
     /// By how much members' clocks jumped ahead of the history's, all jumps together: so much earlier a lease
     /// may end.
     pub clock_ahead_ns: u64,
+    /// The TTL to which shorter ones are raised; 0 where nobody has said it, and the answers must tell.
+    pub min_ttl: i64,
     /// When members' processes started, by time. A member of several may come back behind what it had shown.
     pub starts: Vec<(u64, u64)>,
 }

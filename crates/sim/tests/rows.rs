@@ -2,6 +2,8 @@
 //! bug put back (`cargo xtask mutants` has the switches) the scenario fails. Not here: those of storage (`small`), and
 //! those that have their test beside the code, under the same kind of name.
 
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,13 +12,15 @@ use etch_api::Error;
 use etch_api::internal::{RequestKind, encode_entry};
 use etch_api::pb::etcdserverpb as pb;
 use etch_api::pb::mvccpb::Event;
+use etch_api::range::KeyRange;
 use etch_disk::backend::{Backend, Bolt, Options};
 use etch_disk::fs::MemDisk;
 use etch_disk::fs::mem::Crash;
 use etch_sim::history::{History, Observation, Watch};
 use etch_sim::judge::check;
 use etch_state::lease::{LessorConfig, RenewError};
-use etch_state::watch::{Doorbell, StreamConfig, StreamState, Wake};
+use etch_state::mvcc::{Budget, Event as WatchEvent, History as StoreHistory, Store};
+use etch_state::watch::{Doorbell, HistoryError, HistorySource, StreamConfig, StreamState, Wake};
 use etch_state::{Reply, State, StateConfig};
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use prost::Message;
@@ -109,9 +113,17 @@ impl Machine {
 
     /// Everything that a stream has to say, as responses with the time of now.
     fn read(&self, stream: &mut StreamState) -> Vec<(u64, pb::WatchResponse)> {
+        self.read_from(stream, self.state.store().as_ref())
+    }
+
+    /// The same, where history comes from a source of its own.
+    fn read_from(
+        &self,
+        stream: &mut StreamState,
+        source: &dyn HistorySource,
+    ) -> Vec<(u64, pb::WatchResponse)> {
         let mut out = Vec::new();
-        while stream.poll(self.state.store().as_ref(), 1 << 20, &mut out).expect("it can be read") {
-        }
+        while stream.poll(source, 1 << 20, &mut out).expect("it can be read") {}
         let response = |message: &etch_state::watch::OutMessage| {
             let mut bytes = bytes::BytesMut::new();
             message.encode_fields(&mut bytes);
@@ -281,6 +293,71 @@ fn i15248_a_stream_that_breaks_again_and_again_brings_each_event_once() {
     once.dedup();
     assert_eq!(once, seen, "in order, and each once");
     assert!(seen.len() > 40);
+}
+
+/// A store that changes whenever a watcher has looked how far it has come, as it may on another thread.
+struct Busy {
+    store: Arc<Store>,
+    machine: RefCell<Machine>,
+    changes: Cell<usize>,
+}
+
+impl HistorySource for Busy {
+    fn revision(&self) -> i64 {
+        if self.changes.get() > 0 {
+            self.changes.set(self.changes.get() - 1);
+            self.machine.borrow_mut().put("a", "new", 0).expect("a put passes");
+        }
+        self.store.revision()
+    }
+
+    fn compact_revision(&self) -> i64 {
+        self.store.compact_revision()
+    }
+
+    fn history(
+        &self,
+        range: &KeyRange,
+        from: i64,
+        to: i64,
+        budget: Budget,
+    ) -> Result<StoreHistory, HistoryError> {
+        HistorySource::history(self.store.as_ref(), range, from, to, budget)
+    }
+
+    fn previous_kv(&self, event: &WatchEvent) -> io::Result<Option<Bytes>> {
+        self.store.previous_kv(event)
+    }
+}
+
+/// What is put between a poll of the queue and the read of history is in both: a watcher that joins those on the
+/// queue has it once (15248).
+#[test]
+fn i15248_what_comes_while_a_watcher_joins_comes_once() {
+    for changes in 1..4 {
+        let mut m = Machine::new();
+        m.put("a", "old", 0).expect("a put passes");
+        let store = Arc::clone(m.state.store());
+        let mut stream = m.stream(StreamConfig::default());
+        stream.create(&everything_from(0), Ok(()), store.as_ref());
+        assert!(events(&m.read(&mut stream)).is_empty(), "the first watcher has joined");
+        stream.create(&everything_from(1), Ok(()), store.as_ref());
+        let busy = Busy { store, machine: RefCell::new(m), changes: Cell::new(changes) };
+        let mut responses = Vec::new();
+        let reader = Machine::new();
+        for _ in 0..2 {
+            responses.extend(reader.read_from(&mut stream, &busy));
+        }
+        let made = (changes - busy.changes.get()) as i64;
+        assert!(made > 0);
+        for id in 0..2 {
+            let of_one: Vec<_> =
+                responses.iter().filter(|(_, r)| r.watch_id == id).cloned().collect();
+            let seen: Vec<i64> = events(&of_one).into_iter().map(key).map(|(at, _)| at).collect();
+            let first = if id == 0 { 3 } else { 2 };
+            assert_eq!(seen, (first..=2 + made).collect::<Vec<_>>(), "watch {id}");
+        }
+    }
 }
 
 fn key(event: &Event) -> (i64, Bytes) {

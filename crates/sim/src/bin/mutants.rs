@@ -44,6 +44,8 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::I15248, "etch-sim", "i15248"),
     (Mutant::I9291, "etch-sim", "i9291"),
     (Mutant::I15247, "etch-node", "i15247"),
+    // A leader that was paused for seconds, and a renewal at the moment in which it goes on.
+    (Mutant::I12528, "etch-sim", "i12528"),
     // What a crash leaves in files, tried at every step.
     (Mutant::I14685, "etch-sim", "i14685"),
     (Mutant::I11613, "etch-sim", "i11613"),
@@ -53,9 +55,6 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::I12691, "etch-sim", "every_sequence_of_three_operations"),
     (Mutant::AheadOfLog, "etch-sim", "every_sequence_of_three_operations"),
 ];
-
-/// Bugs of a leader that is one no more: their worlds have three members.
-const OF_SEVERAL: &[Mutant] = &[Mutant::I12528];
 
 struct Arguments {
     only: Option<Mutant>,
@@ -131,9 +130,8 @@ fn named(text: &str) -> Result<Mutant, String> {
 
 /// A world that may see the bug, with it or without.
 fn world(bug: Mutant, put_back: bool, seed: u64, ms: u64) -> Report {
-    let members = OF_SEVERAL.contains(&bug).then_some(3);
     mutants::set(put_back.then_some(bug));
-    let report = run(&Options { load_ms: ms, members, ..Options::new(seed) });
+    let report = run(&Options { load_ms: ms, ..Options::new(seed) });
     mutants::set(None);
     report
 }

@@ -10,8 +10,7 @@ use etch_api::pb::etcdserverpb as pb;
 use prost::{DecodeError, Message};
 
 use super::Model;
-use crate::history::{History, Operation};
-use crate::history::{LogEntry, Outcome, Request, Response};
+use crate::history::{History, LogEntry, Outcome, Request, Response};
 
 /// One entry of the log, done.
 #[derive(Clone, Debug)]
@@ -58,9 +57,12 @@ pub struct Replay {
     pub damage: Vec<String>,
 }
 
-/// TTLs that are too short are raised, as far as the answers show.
-fn min_ttl(operations: &[Operation]) -> i64 {
-    let raised = operations.iter().filter_map(|op| match (&op.request, &op.outcome) {
+/// TTLs that are too short are raised: if nobody has said how far, as far as the answers show.
+fn min_ttl(history: &History) -> i64 {
+    if history.min_ttl > 0 {
+        return history.min_ttl;
+    }
+    let raised = history.operations.iter().filter_map(|op| match (&op.request, &op.outcome) {
         (Request::LeaseGrant(asked), Outcome::Ok(Response::LeaseGrant(told))) => {
             (told.ttl > asked.ttl).then_some(told.ttl)
         }
@@ -73,7 +75,7 @@ impl Replay {
     /// Replays a history's log.
     pub fn of(history: &History) -> Replay {
         let mut replay = Replay {
-            model: Model::new(min_ttl(&history.operations)),
+            model: Model::new(min_ttl(history)),
             steps: Vec::new(),
             leases: BTreeMap::new(),
             damage: Vec::new(),

@@ -2,7 +2,6 @@
 //! and ends, in all the ways in which it may end. Not here: what its threads do (`threads`).
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +19,7 @@ use etch_state::members::Member as Row;
 use etch_state::watch::{Doorbell, Wake};
 use prost::Message as _;
 
+use super::flip::Flip;
 use super::record::Handed;
 use super::{Event, World};
 use crate::params::MS;
@@ -71,8 +71,8 @@ pub struct Member {
     /// The disk is full at present.
     pub is_full: bool,
     pub disk_slow_until: u64,
-    /// A byte that was flipped while the member was down: file, place, what it was.
-    pub flipped: Option<(PathBuf, u64, u8)>,
+    /// A bit that was flipped while the member was down.
+    pub flipped: Option<Flip>,
     pub handed: Handed,
 }
 
@@ -146,6 +146,10 @@ impl Wake for Waiter {
     }
 }
 
+/// What a refusal says where a call to storage failed, and where the disk is full.
+const CALL_FAILED: &str = "other error";
+const NO_ROOM: &str = "no storage space";
+
 const WAL_DIR: &str = "/data/member/wal";
 const SNAP_DIR: &str = "/data/member/snap";
 
@@ -205,14 +209,18 @@ impl World {
     fn refused_start(&mut self, member: usize, why: &str) {
         self.note(|| format!("member {member} does not start: {why}"));
         let m = &mut self.members[member];
-        if m.doom.is_some() && self.storage_failed(member) {
+        // Each fault excuses the refusal that speaks of it, and none else.
+        if m.doom.is_some() && why.contains(CALL_FAILED) && self.storage_failed(member) {
             return;
         }
         let m = &mut self.members[member];
-        if let Some((path, at, was)) = m.flipped.take() {
+        if let Some(flip) = m.flipped.take_if(|flip| flip.explains(&m.disk, why)) {
             self.stats.count("starts refused for a flipped bit");
-            m.restore(&path, at, was);
-        } else if m.is_full {
+            m.disk.set_fault(None);
+            if let Err(error) = flip.undo(&m.disk) {
+                return self.violation(format!("member {member}: a file is gone: {error}"));
+            }
+        } else if m.is_full && why.contains(NO_ROOM) {
             self.stats.count("starts refused for a full disk");
         } else {
             return self.violation(format!("member {member} refuses to start: {why}"));
@@ -384,12 +392,5 @@ impl Member {
     pub fn now_ms(&self, now: u64) -> u64 {
         let began = self.process.as_ref().map_or(now, |p| p.began);
         (now - began) / MS + 1 + self.clock_ahead_ms
-    }
-
-    fn restore(&mut self, path: &std::path::Path, at: u64, was: u8) {
-        if let Ok(file) = self.disk.open(path, etch_disk::fs::Open::Write) {
-            // The file is there, and the disk has no faults now.
-            let _ = file.write_at(&[was], at).and_then(|()| file.sync());
-        }
     }
 }

@@ -1,16 +1,19 @@
 //! The world: one clock, one queue of what happens next, and everything that lives in it. Here: what it is made
 //! of, and how time passes. Below: members and their threads (`member`, `threads`), what the server would do
-//! with a request (`door`), watches (`streams`), clients, faults (`nemesis`), the end (`healing`), and the log
+//! with a request (`door`), watches (`streams`), clients, faults (`nemesis`, `flip`), the end (`healing`), and the log
 //! as it truly came about (`record`). Not here: real time, threads, and what is right (`judge`).
 
 mod client;
 mod door;
+mod flip;
 mod healing;
 mod member;
 mod nemesis;
 mod network;
 mod record;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod workload;
 
@@ -159,6 +162,8 @@ pub struct World {
     seen_revision: i64,
     /// The last revision that a client has compacted to.
     compacted: i64,
+    /// When a client last read an event of a watch.
+    last_event: u64,
     healed: bool,
     probe: healing::Probe,
     done: bool,
@@ -200,6 +205,7 @@ impl World {
             stats: Stats::default(),
             seen_revision: 1,
             compacted: 0,
+            last_event: 0,
             healed: false,
             probe: healing::Probe::default(),
             done: false,
@@ -207,6 +213,7 @@ impl World {
             params,
             options,
         };
+        world.history.min_ttl = world.params.state.leases.min_ttl;
         world.add_members();
         world.add_clients();
         world.add_watchers();
@@ -219,19 +226,23 @@ impl World {
     /// Lets it run to its end.
     pub fn run(mut self) -> Outcomes {
         while !self.done && self.violations.is_empty() {
-            let Some(Reverse(next)) = self.queue.pop() else {
-                self.violation("nothing is to happen any more".into());
-                break;
-            };
-            debug_assert!(next.at >= self.now);
-            self.now = next.at;
-            self.stats.events += 1;
-            if self.stats.events > EVENTS_MAX {
-                self.violation("more happens than can be".into());
-            }
-            self.happen(next.event);
+            self.step();
         }
         self.finish()
+    }
+
+    /// The next thing happens.
+    fn step(&mut self) {
+        let Some(Reverse(next)) = self.queue.pop() else {
+            return self.violation("nothing is to happen any more".into());
+        };
+        debug_assert!(next.at >= self.now);
+        self.now = next.at;
+        self.stats.events += 1;
+        if self.stats.events > EVENTS_MAX {
+            self.violation("more happens than can be".into());
+        }
+        self.happen(next.event);
     }
 
     fn finish(mut self) -> Outcomes {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use etch_disk::fs::mem::{Crash, Fault as DiskFault};
 use etch_disk::fs::{Disk as _, Open};
 
+use super::flip::Flip;
 use super::member::Doom;
 use super::network::Place;
 use super::{Event, World};
@@ -154,7 +155,7 @@ impl World {
     fn flip(&mut self, member: usize, rng: &mut Rng) -> bool {
         self.kill(member);
         let m = &mut self.members[member];
-        if m.flipped.is_some() {
+        if m.flipped.as_ref().is_some_and(|flip| flip.is_there(&m.disk)) {
             return false;
         }
         let dir = if rng.chance(800) { "/data/member/wal" } else { "/data/member/snap" };
@@ -165,23 +166,13 @@ impl World {
             return false;
         }
         let path = PathBuf::from(dir).join(rng.pick(&names));
-        let mut flip = || -> io::Result<(u64, u8)> {
-            let file = m.disk.open(&path, Open::Write)?;
-            let at = rng.below(file.len()?);
-            let mut byte = [0];
-            file.read_at(&mut byte, at)?;
-            file.write_at(&[byte[0] ^ (1 << rng.below(8))], at)?;
-            file.sync()?;
-            Ok((at, byte[0]))
+        let Ok(len) = m.disk.open(&path, Open::Read).and_then(|file| file.len()) else {
+            return false;
         };
-        match flip() {
-            Ok((at, was)) => {
-                self.note(|| format!("flip in {} at {at}", path.display()));
-                let m = &mut self.members[member];
-                m.flipped = Some((path, at, was));
-            }
-            Err(_) => return false,
-        }
+        let at = rng.below(len);
+        let Ok(flip) = Flip::make(&m.disk, &path, at, rng.below(8) as u32) else { return false };
+        m.flipped = Some(flip);
+        self.note(|| format!("flip in {} at {at}", path.display()));
         true
     }
 

@@ -341,6 +341,9 @@ impl World {
         let now = self.now;
         let s = &mut self.streams[stream];
         let events = message.events.len() as u64;
+        if events > 0 {
+            self.last_event = now;
+        }
         if let Some(header) = &message.header {
             self.seen_revision = self.seen_revision.max(header.revision);
         }

@@ -326,6 +326,19 @@ fn a_lease_that_is_shown_when_it_is_dead_is_reported() {
     must_break(&s.history, Rule::LeaseAlive);
 }
 
+/// The answer to the grant, which says to what a short TTL was raised, may be lost.
+#[test]
+fn a_lease_has_the_ttl_that_members_raise_it_to_whoever_heard_of_it() {
+    let mut s = Script::new();
+    s.model = crate::model::Model::new(2);
+    s.ask_in_vain(grant(7, 1), true);
+    s.ask(ttl(7));
+    s.history.min_ttl = 2;
+    must_pass(&s.history);
+    s.history.min_ttl = 3;
+    must_break(&s.history, Rule::LeaseAlive);
+}
+
 #[test]
 fn a_lease_that_is_not_found_though_it_lives_is_reported() {
     let mut s = Script::new();
