@@ -96,6 +96,7 @@ type Server struct {
 	Dir     string   // the data directory
 	Port    int      // the client port
 	Args    []string // further flags
+	Own     []string // all of the flags, where they are others than these
 	Env     []string // further variables
 	Log     *Log
 	cmd     *exec.Cmd
@@ -130,6 +131,9 @@ func startServer(t testing.TB, program string, args ...string) *Server {
 func (s *Server) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
 func (s *Server) flags() []string {
+	if s.Own != nil {
+		return s.Own
+	}
 	args := []string{
 		"--name=default",
 		"--data-dir=" + s.Dir,
