@@ -178,6 +178,9 @@ func failed(err error) string {
 		}
 	}
 	message := status.Convert(err).Message()
+	if _, inner, is := strings.Cut(message, " desc = "); is {
+		message = inner
+	}
 	switch {
 	case strings.HasPrefix(message, "etcdserver: "):
 		return "refused " + message
@@ -276,7 +279,7 @@ func (r *goRun) client(name, endpoints string, opts map[string]string) string {
 	if err != nil {
 		return failed(err)
 	}
-	r.handles.set(name, &handle{Client: c, kv: c.KV, watcher: c.Watcher, lease: c.Lease, leader: opts["leader"] != ""})
+	r.handles.set(name, &handle{Client: c, kv: c.KV, watcher: c.Watcher, lease: c.Lease, leader: opts["hasleader"] != ""})
 	return "ok"
 }
 

@@ -59,6 +59,8 @@ func scenarios(t testing.TB) []scenario {
 var deliberate = map[string][2]string{
 	// A client without endpoints can do nothing, so ours keeps those that it has.
 	"endpoints: endpoints none on=x": {"ok", "invalid"},
+	// A deletion through clientv3's leasing does not count what it deleted.
+	"leasing: delete b quiet on=l": {"ok deleted 0", "ok deleted 1"},
 	// clientv3 does not look at the cluster's id.
 	"another cluster is there instead: get a retry quiet on=far": {"ok []", "another cluster"},
 }
@@ -215,7 +217,7 @@ type words struct {
 	coarse, retry, quiet bool
 }
 
-var flagWords = []string{"prefix", "from", "prev", "serializable", "keysonly", "countonly", "noput", "nodelete", "leader", "ignorevalue"}
+var flagWords = []string{"prefix", "from", "prev", "serializable", "keysonly", "countonly", "noput", "nodelete", "hasleader", "ignorevalue"}
 
 func parseStep(line string) words {
 	w := words{on: "c", opts: map[string]string{}}

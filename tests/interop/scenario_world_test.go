@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +31,7 @@ func newWorld(t testing.TB, program string, members int) *world {
 	t.Helper()
 	w := &world{}
 	var peers, cluster []string
+	token := strconv.Itoa(freePort(t))
 	for i := range members {
 		s := newServer(t, program)
 		s.Log = &Log{waits: map[string]chan struct{}{}}
@@ -49,7 +49,7 @@ func newWorld(t testing.TB, program string, members int) *world {
 			"--listen-peer-urls=" + peers[i],
 			"--initial-advertise-peer-urls=" + peers[i],
 			"--initial-cluster=" + strings.Join(cluster, ","),
-			"--initial-cluster-token=" + filepath.Base(t.TempDir()) + strconv.Itoa(s.Port),
+			"--initial-cluster-token=t" + token,
 			"--heartbeat-interval=50", "--election-timeout=500",
 			"--auth-token-ttl=1",
 		}

@@ -7,6 +7,13 @@ use etch_api::Code;
 pub use etch_api::Error as EtcdError;
 
 /// The result of a call.
+///
+/// ```
+/// fn first(answer: etch_client::GetResponse) -> etch_client::Result<etch_client::KeyValue> {
+///     answer.kvs.into_iter().next().ok_or(etch_client::Error::NotLeading)
+/// }
+/// assert!(first(Default::default()).is_err());
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How a call ended, if not well.
@@ -76,6 +83,13 @@ pub enum Error {
 }
 
 /// An answer that says no.
+///
+/// ```
+/// use etch_client::{Code, EtcdError, Refusal};
+///
+/// let refusal = Refusal::new(Code::InvalidArgument, "etcdserver: key is not provided");
+/// assert_eq!(refusal.error, Some(EtcdError::EmptyKey));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The gRPC code.

@@ -42,6 +42,7 @@ mod ordering;
 pub mod recipes;
 mod requests;
 mod snapshot;
+mod waiter;
 mod watch;
 
 pub use crate::bytes::IntoBytes;
@@ -64,10 +65,27 @@ pub use snapshot::Snapshot;
 pub use watch::{Overflow, Watch, WatchResponse, WatchSpec, WatchStream, Watcher};
 
 /// The answer to a read.
+///
+/// ```
+/// let nothing = etch_client::GetResponse::default();
+/// assert_eq!((nothing.count, nothing.kvs.len()), (0, 0));
+/// ```
 pub type GetResponse = pb::RangeResponse;
 /// The answer to a write.
+///
+/// ```
+/// assert!(etch_client::PutResponse::default().prev_kv.is_none());
+/// ```
 pub type PutResponse = pb::PutResponse;
 /// The answer to a deletion.
+///
+/// ```
+/// assert_eq!(etch_client::DeleteResponse::default().deleted, 0);
+/// ```
 pub type DeleteResponse = pb::DeleteRangeResponse;
 /// The answer to a transaction.
+///
+/// ```
+/// assert!(!etch_client::TxnResponse::default().succeeded);
+/// ```
 pub type TxnResponse = pb::TxnResponse;

@@ -16,6 +16,14 @@ use crate::watch::WatchStream;
 use crate::{Event, EventType};
 
 /// Where a service can be reached.
+///
+/// ```
+/// use etch_client::naming::Endpoint;
+///
+/// let mut endpoint = Endpoint::new("10.0.0.1:8080");
+/// endpoint.metadata = serde_json::json!({ "zone": 7 });
+/// assert_eq!(endpoint.addr, "10.0.0.1:8080");
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Endpoint {
     /// The address.
@@ -32,6 +40,20 @@ impl Endpoint {
 }
 
 /// A change of a service's endpoints.
+///
+/// ```no_run
+/// use etch_client::naming::{Endpoint, Manager, Update};
+///
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// let service = Manager::new(&client, "search")?;
+/// let moved = [
+///     Update::Delete("search/old".into()),
+///     Update::Add("search/new".into(), Endpoint::new("10.0.0.2:8080")),
+/// ];
+/// service.update(moved, 0).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// The endpoint under this key is there, or another than before.

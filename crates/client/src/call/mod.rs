@@ -1,6 +1,9 @@
-//! From a request to its answer: what every call of every service goes through. What may be repeated is in `retry`,
-//! the calls' names and kinds in `method`, tokens in `token`. Which endpoint is taken is `net`'s.
+//! From a request to its answer: what every call of every service goes through. What may be repeated is in `unary`,
+//! the calls' names and kinds in `method`, tokens in `token`, streams that are kept in `link` and `hub`. Which endpoint
+//! is taken is `net`'s.
 
+pub(crate) mod hub;
+pub(crate) mod link;
 pub(crate) mod method;
 pub(crate) mod token;
 mod unary;
@@ -17,6 +20,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Streaming};
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -179,7 +183,11 @@ impl Core {
         let mut grpc = self.grpc(picked);
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         let path = PathAndQuery::from_static(method.path);
-        let answered = grpc.streaming(request, path, codec).await;
+        let endpoint = picked.endpoint.address.text.as_str();
+        let span = tracing::debug_span!("etch_client.open", method = method.name(), endpoint);
+        let answered = grpc.streaming(request, path, codec).instrument(span).await;
+        metrics::counter!("etch_client_streams_opened_total", "method" => method.name())
+            .increment(1);
         answered.map(tonic::Response::into_inner).map_err(|status| broken(&status))
     }
 }

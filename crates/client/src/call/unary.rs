@@ -12,6 +12,7 @@ use etch_api::Code;
 use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::method::{Kind, Method};
 use super::{CallOptions, Core, Token};
@@ -60,7 +61,7 @@ impl Core {
         self.call_via(Via::Any, options, method, request).await
     }
 
-    /// Asks a given endpoint, or any.
+    /// Asks a given endpoint, or any, within a span of its own.
     pub async fn call_via<Q, A>(
         &self,
         via: Via<'_>,
@@ -72,12 +73,37 @@ impl Core {
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Default + HasHeader + Send + 'static,
     {
-        self.check_size(request.encoded_len())?;
+        let empty = tracing::field::Empty;
+        let span = tracing::debug_span!(
+            "etch_client.call",
+            method = method.name(),
+            endpoint = empty,
+            attempts = empty,
+            outcome = empty
+        );
         let started = Instant::now();
-        let limit = options.timeout.map(|timeout| started + timeout);
+        let result = self.bounded(via, options, method, &request).instrument(span.clone()).await;
+        span.record("outcome", record(method, started, result.as_ref().err()));
+        result
+    }
+
+    /// Asks within the time limit, as long as the client is open.
+    async fn bounded<Q, A>(
+        &self,
+        via: Via<'_>,
+        options: &CallOptions,
+        method: &Method,
+        request: &Q,
+    ) -> Result<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + HasHeader + Send + 'static,
+    {
+        self.check_size(request.encoded_len())?;
+        let limit = options.timeout.map(|timeout| Instant::now() + timeout);
         let sent = AtomicBool::new(false);
         let course = Course { sent: &sent, attempts: 0, renewed: false, avoid: None };
-        let work = self.attempts(via, options, method, &request, limit, course);
+        let work = self.attempts(via, options, method, request, limit, course);
         let bounded = async {
             match limit {
                 None => work.await,
@@ -86,7 +112,7 @@ impl Core {
                 }),
             }
         };
-        let result = tokio::select! {
+        tokio::select! {
             biased;
             () = self.until_closed() => {
                 // What left is not called back by closing.
@@ -97,9 +123,7 @@ impl Core {
                 }
             }
             result = bounded => result,
-        };
-        record(method, started, result.as_ref().err());
-        result
+        }
     }
 
     /// Refuses a request that is too large before it is begun, in gRPC's own words.
@@ -155,6 +179,9 @@ impl Core {
                 Via::Any => self.balancer.pick(course.avoid.as_ref()).await?,
                 Via::One(endpoint) => self.balancer.pick_one(endpoint).await?,
             };
+            let span = tracing::Span::current();
+            span.record("endpoint", picked.endpoint.address.text.as_str());
+            span.record("attempts", course.attempts + 1);
             let generation = self.tokens.generation();
             let token = self.token_for(options)?;
             // From here until the attempt says otherwise, a deadline must assume that the request left.
@@ -269,7 +296,8 @@ fn sort(status: &tonic::Status) -> Attempt {
     }
 }
 
-fn record(method: &Method, started: Instant, error: Option<&Error>) {
+/// Counts a call; how it ended, in one word.
+fn record(method: &Method, started: Instant, error: Option<&Error>) -> &'static str {
     let outcome = match error {
         None => "ok",
         Some(Error::Refused(_)) => "refused",
@@ -285,4 +313,5 @@ fn record(method: &Method, started: Instant, error: Option<&Error>) {
     if let Some(error) = error {
         tracing::debug!(method = method.name(), seconds, %error, "call failed");
     }
+    outcome
 }

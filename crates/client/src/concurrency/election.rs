@@ -37,6 +37,21 @@ pub struct Election {
 /// Being the leader. Dropping it resigns in the background; [`Leadership::resign`] waits for that.
 ///
 /// It is over when the session's lease is: watch [`Session::lost`], and write under [`Leadership::is_leader`].
+///
+/// ```no_run
+/// use etch_client::concurrency::Election;
+/// use etch_client::put;
+///
+/// # async fn example(session: etch_client::concurrency::Session) -> etch_client::Result<()> {
+/// let mut leadership = Election::new(&session, "scheduler").campaign("host-1").await?;
+/// leadership.proclaim("host-1, busy").await?;
+/// // Done only as long as we lead.
+/// let client = session.client();
+/// client.txn().when(leadership.is_leader()).then(put("plan", "7")).await?;
+/// leadership.resign().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it resigns"]
 pub struct Leadership {
     session: Session,

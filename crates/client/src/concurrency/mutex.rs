@@ -33,6 +33,19 @@ pub struct Mutex {
 }
 
 /// The lock, held. Dropping it lets it go in the background; [`Guard::unlock`] waits for that.
+///
+/// ```no_run
+/// use etch_client::concurrency::Mutex;
+/// use etch_client::put;
+///
+/// # async fn example(session: etch_client::concurrency::Session) -> etch_client::Result<()> {
+/// let guard = Mutex::new(&session, "lock").lock().await?;
+/// // Done only as long as the lock is held.
+/// session.client().txn().when(guard.is_owner()).then(put("a", "1")).await?;
+/// guard.unlock().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it unlocks"]
 pub struct Guard {
     key: Bytes,

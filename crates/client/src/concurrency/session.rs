@@ -44,6 +44,17 @@ struct Inner {
 }
 
 /// A session to be. Await it.
+///
+/// ```no_run
+/// use etch_client::concurrency::Session;
+///
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// // The lease of a process before this one, taken over.
+/// let session = Session::new(&client).ttl(10).lease(7587862094).await?;
+/// # let _ = session;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens until it is awaited"]
 pub struct SessionBuilder {
     client: Client,

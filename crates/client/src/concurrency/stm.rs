@@ -15,6 +15,17 @@ use crate::kv::{Compare, Comparison, Get, Op, delete, get, put};
 use crate::pb::{self, response_op::Response};
 
 /// How much a transaction is kept apart from others.
+///
+/// ```no_run
+/// use etch_client::concurrency::Isolation;
+///
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// let stm = client.stm().isolation(Isolation::RepeatableReads);
+/// let (value, _) = stm.run(|tx| async move { tx.get("a").await }).await?;
+/// # let _ = value;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// All reads are of one revision, and neither what was read nor what is written has changed since.
@@ -135,6 +146,20 @@ struct Read {
 }
 
 /// A transaction that is running: a handle, to be cloned at will.
+///
+/// ```no_run
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// client
+///     .stm()
+///     .run(|tx| async move {
+///         let n = tx.get("counter").await?.len();
+///         tx.put("counter", "x".repeat(n + 1));
+///         Ok(n)
+///     })
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Stm {
     client: Client,

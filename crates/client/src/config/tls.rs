@@ -14,6 +14,14 @@ use crate::error::{Error, Result};
 /// Certificates, either in a file or as PEM text.
 ///
 /// Files are read again for each new connection, so that renewed certificates need no restart.
+///
+/// ```
+/// use etch_client::{Pem, Tls};
+///
+/// let mut tls = Tls::new();
+/// tls.ca = Some(Pem::File("ca.pem".into()));
+/// assert_eq!(tls, Tls::new().ca_file("ca.pem"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pem {
     /// A path.

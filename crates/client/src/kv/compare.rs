@@ -29,6 +29,13 @@ pub struct Compare<V> {
 }
 
 /// A whole comparison.
+///
+/// ```
+/// use etch_client::{Compare, Comparison, pb};
+///
+/// let comparison: Comparison = Compare::version("a").greater(0);
+/// assert_eq!(pb::Compare::from(comparison).key, "a");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison(pub(crate) pb::Compare);
 

@@ -2,11 +2,9 @@
 
 use std::future::IntoFuture;
 
-use bytes::Bytes;
-use etch_api::KeyRange;
 use etch_api::pb::etcdserverpb as pb;
 
-use super::{Bound, BoxFuture, call_options};
+use super::{Bound, BoxFuture, call_options, key_options};
 use crate::bytes::IntoBytes;
 use crate::error::Result;
 
@@ -45,27 +43,7 @@ impl Delete {
 }
 
 impl<T> Delete<T> {
-    /// All keys that begin with the key.
-    pub fn prefix(mut self) -> Self {
-        let range = KeyRange::prefix(self.request.key);
-        (self.request.key, self.request.range_end) = range.to_parts();
-        self
-    }
-
-    /// All keys from the key on up to, and without, this end.
-    pub fn range(mut self, end: impl IntoBytes) -> Self {
-        self.request.range_end = end.into_bytes();
-        self
-    }
-
-    /// All keys from the key on.
-    pub fn from_key(mut self) -> Self {
-        if self.request.key.is_empty() {
-            self.request.key = Bytes::from_static(b"\0");
-        }
-        self.request.range_end = Bytes::from_static(b"\0");
-        self
-    }
+    key_options!(request);
 
     /// Answers what was there before.
     pub fn prev_kv(mut self) -> Self {

@@ -2,12 +2,10 @@
 
 use std::future::IntoFuture;
 
-use bytes::Bytes;
-use etch_api::KeyRange;
 use etch_api::pb::etcdserverpb as pb;
 pub use etch_api::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 
-use super::{Bound, BoxFuture, RangeStream, call_options};
+use super::{Bound, BoxFuture, RangeStream, call_options, key_options};
 use crate::bytes::IntoBytes;
 use crate::error::Result;
 
@@ -48,31 +46,7 @@ impl Get {
 }
 
 impl<T> Get<T> {
-    /// All keys that begin with the key.
-    pub fn prefix(self) -> Self {
-        let range = KeyRange::prefix(self.request.key.clone());
-        self.over(&range)
-    }
-
-    /// All keys from the key on up to, and without, this end.
-    pub fn range(mut self, end: impl IntoBytes) -> Self {
-        self.request.range_end = end.into_bytes();
-        self
-    }
-
-    /// All keys from the key on.
-    pub fn from_key(mut self) -> Self {
-        if self.request.key.is_empty() {
-            self.request.key = Bytes::from_static(b"\0");
-        }
-        self.request.range_end = Bytes::from_static(b"\0");
-        self
-    }
-
-    fn over(mut self, range: &KeyRange) -> Self {
-        (self.request.key, self.request.range_end) = range.to_parts();
-        self
-    }
+    key_options!(request);
 
     /// As it was at this revision.
     pub fn rev(mut self, revision: i64) -> Self {

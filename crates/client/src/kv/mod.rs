@@ -27,8 +27,18 @@ use crate::call::CallOptions;
 use crate::error::Result;
 
 /// A future on the heap.
+///
+/// ```
+/// let answer: etch_client::BoxFuture<u8> = Box::pin(async { 7 });
+/// # drop(answer);
+/// ```
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A stream on the heap.
+///
+/// ```
+/// let numbers: etch_client::BoxStream<u8> = Box::pin(futures_util::stream::iter([1, 2, 3]));
+/// # drop(numbers);
+/// ```
 pub type BoxStream<T> = Pin<Box<dyn futures_core::Stream<Item = T> + Send>>;
 
 /// The calls of etcd's KV service. The client has one that asks the server; [`crate::Client::namespaced`],
@@ -106,6 +116,14 @@ pub trait Kv: Send + Sync + 'static {
 }
 
 /// Whom a builder asks when it is awaited, and how.
+///
+/// ```
+/// // What a client's builders are bound to; those that are made for a transaction are bound to nothing.
+/// fn hurried(get: etch_client::Get<etch_client::Bound>) -> etch_client::Get<etch_client::Bound> {
+///     get.timeout(std::time::Duration::from_millis(100))
+/// }
+/// # let _ = hurried;
+/// ```
 #[derive(Clone)]
 pub struct Bound {
     pub(crate) kv: Arc<dyn Kv>,
@@ -131,3 +149,32 @@ macro_rules! call_options {
     };
 }
 pub(crate) use call_options;
+
+/// Which keys, for builders whose request has a key and a range's end.
+macro_rules! key_options {
+    ($($field:ident).+) => {
+        /// All keys that begin with the key.
+        pub fn prefix(mut self) -> Self {
+            let key = std::mem::take(&mut self.$($field).+.key);
+            let range = etch_api::KeyRange::prefix(key);
+            (self.$($field).+.key, self.$($field).+.range_end) = range.to_parts();
+            self
+        }
+
+        /// All keys from the key on up to, and without, this end.
+        pub fn range(mut self, end: impl $crate::IntoBytes) -> Self {
+            self.$($field).+.range_end = end.into_bytes();
+            self
+        }
+
+        /// All keys from the key on.
+        pub fn from_key(mut self) -> Self {
+            if self.$($field).+.key.is_empty() {
+                self.$($field).+.key = bytes::Bytes::from_static(b"\0");
+            }
+            self.$($field).+.range_end = bytes::Bytes::from_static(b"\0");
+            self
+        }
+    };
+}
+pub(crate) use key_options;

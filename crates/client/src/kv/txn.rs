@@ -110,6 +110,13 @@ impl IntoFuture for Txn<Bound> {
 call_options!(Txn);
 
 /// One thing that a transaction does.
+///
+/// ```
+/// use etch_client::{Op, delete, get, put, txn};
+///
+/// let all: Vec<Op> = vec![put("a", "1").into(), get("b").into(), delete("c").into()];
+/// assert_eq!(txn().then_all(all).into_request().success.len(), 3);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Op(pub(crate) pb::RequestOp);
 

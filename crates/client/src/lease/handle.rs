@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use etch_api::pb::etcdserverpb as pb;
 use futures_core::Stream;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stream::Command;
 use crate::error::{Error, Result};
+use crate::waiter::Waiter;
 
 /// Shared by the task and one holder. Only the newest answer waits for the holder: older ones say nothing more.
 #[derive(Default)]
@@ -19,7 +20,7 @@ pub(super) struct Slot(Mutex<Inner>);
 struct Inner {
     latest: Option<pb::LeaseKeepAliveResponse>,
     lost: Option<Error>,
-    waker: Option<Waker>,
+    holder: Waiter,
 }
 
 impl Slot {
@@ -35,9 +36,7 @@ impl Slot {
     pub fn alive(&self, response: pb::LeaseKeepAliveResponse) {
         let mut inner = self.lock();
         inner.latest = Some(response);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        inner.holder.wake();
     }
 
     /// The lease is lost, or can no longer be kept.
@@ -45,9 +44,7 @@ impl Slot {
         let mut inner = self.lock();
         inner.latest = None;
         inner.lost = Some(error);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        inner.holder.wake();
     }
 
     #[cfg(test)]
@@ -124,11 +121,7 @@ impl Stream for KeepAlive {
             self.ended = true;
             return Poll::Ready(Some(Err(error)));
         }
-        match &mut inner.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        inner.holder.wait(cx)
     }
 }
 

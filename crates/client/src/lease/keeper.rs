@@ -134,7 +134,9 @@ impl Keeper {
         kept.patience = (ttl / 3).max(Duration::from_millis(100));
         self.due.remove(&(kept.due, id));
         // Leases that were granted together shall not all be due together for ever.
-        kept.due = now + (ttl / 3).mul_f64(1.0 - 0.1 * jitter);
+        let next = now + (ttl / 3).mul_f64(1.0 - 0.1 * jitter);
+        // An answer that was long on its way, or read by a process that slept, may tell of a time that is over.
+        kept.due = next.min(kept.deadline);
         self.due.insert((kept.due, id));
         for slot in kept.slots.iter().filter_map(Weak::upgrade) {
             slot.alive(response);
@@ -203,6 +205,25 @@ mod tests {
         keeper.due(t + 9 * S);
         assert!(keeper.is_empty());
         assert_eq!(slot.take_lost(), Some(Error::LeaseLost(7)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_loses_what_is_over_and_keeps_the_rest() {
+        let (mut keeper, t) = (Keeper::default(), Instant::now());
+        let (short, long) = (Slot::new(), Slot::new());
+        keeper.add(7, &short, t, 6 * S);
+        keeper.add(8, &long, t, 6 * S);
+        keeper.due(t);
+        keeper.answer(alive(7, 9), t, 0.0);
+        keeper.answer(alive(8, 90), t, 0.0);
+        // Asleep for a minute: one is over, and the other is late.
+        assert_eq!(keeper.due(t + 60 * S), ask(&[8]));
+        assert_eq!(short.take_lost(), Some(Error::LeaseLost(7)));
+        // Asleep again, before the answer was read: it speaks of a time that is over.
+        keeper.answer(alive(8, 90), t + 160 * S, 0.0);
+        assert_eq!(keeper.due(t + 160 * S), ask(&[]));
+        assert_eq!(long.take_lost(), Some(Error::LeaseLost(8)));
+        assert!(keeper.is_empty() && keeper.next().is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use etch_api::pb::etcdserverpb as pb;
 
+use crate::call::hub::Hub;
 use crate::call::method::{LEASE_GRANT, LEASE_LEASES, LEASE_REVOKE, LEASE_TIME_TO_LIVE};
 use crate::call::{CallOptions, Core};
 use crate::client::Client;
@@ -18,6 +19,16 @@ use crate::kv::BoxFuture;
 pub use handle::KeepAlive;
 
 /// The calls of etcd's Lease service.
+///
+/// ```no_run
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// // What goes through the trait is what the builders of a client ask.
+/// let request = etch_client::pb::LeaseLeasesRequest {};
+/// let all = client.lease().leases(client.options().clone(), request).await?;
+/// println!("{} leases", all.leases.len());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Lease: Send + Sync + 'static {
     /// Makes a lease.
     fn grant(
@@ -54,7 +65,7 @@ pub trait Lease: Send + Sync + 'static {
 /// Asks the server.
 pub(crate) struct CoreLease {
     core: Arc<Core>,
-    hub: Arc<stream::Hub>,
+    hub: Arc<Hub<stream::Command>>,
 }
 
 impl CoreLease {
@@ -86,7 +97,7 @@ impl Lease for CoreLease {
 
     fn keep_alive(&self, options: CallOptions, id: i64) -> BoxFuture<Result<KeepAlive>> {
         let limit = options.timeout;
-        let mut kept = self.hub.keep(&self.core, options, id);
+        let mut kept = stream::keep(&self.hub, &self.core, options, id);
         Box::pin(async move {
             let first = kept.next();
             let answer = match limit {

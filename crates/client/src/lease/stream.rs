@@ -1,8 +1,6 @@
 //! One stream for many leases: the task that asks, listens, and opens the stream again when it breaks or is stuck.
 
-use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use etch_api::pb::etcdserverpb as pb;
@@ -11,11 +9,12 @@ use tokio::time::Instant;
 
 use super::handle::{KeepAlive, Slot};
 use super::keeper::Keeper;
+use crate::call::hub::Hub;
+use crate::call::link::{Link, Opened, Turn};
 use crate::call::method::LEASE_KEEP_ALIVE;
-use crate::call::{CallOptions, Core, broken};
-use crate::error::{Error, EtcdError, Result};
+use crate::call::{CallOptions, Core};
+use crate::error::{Error, EtcdError};
 use crate::net::endpoint::Endpoint;
-use crate::requests::Requests;
 
 /// How long to wait between attempts to open the stream.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,27 +28,17 @@ pub(super) enum Command {
     Release(i64),
 }
 
-type Senders = HashMap<CallOptions, mpsc::UnboundedSender<Command>>;
-
-/// The streams that run: one for each set of options.
-#[derive(Default)]
-pub(super) struct Hub(Mutex<Senders>);
-
-impl Hub {
-    fn lock(&self) -> MutexGuard<'_, Senders> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to keep a lease, without waiting for the first answer.
-    pub fn keep(self: &Arc<Self>, core: &Arc<Core>, options: CallOptions, id: i64) -> KeepAlive {
-        let options = CallOptions { timeout: None, ..options };
-        let slot = Slot::new();
-        let mut streams = self.lock();
-        let sender = streams.entry(options.clone()).or_insert_with(|| {
-            let (sender, commands) = mpsc::unbounded_channel();
-            tokio::spawn(Task::new(core.clone(), self.clone(), options, commands).run());
-            sender
-        });
+/// Begins to keep a lease, without waiting for the first answer.
+pub(super) fn keep(
+    hub: &Arc<Hub<Command>>,
+    core: &Arc<Core>,
+    options: CallOptions,
+    id: i64,
+) -> KeepAlive {
+    let slot = Slot::new();
+    let (core, own) = (core.clone(), hub.clone());
+    let run = |options, commands| Task::new(core, own, options, commands).run();
+    hub.tell(options, "leases", run, |sender| {
         let _ = sender.send(Command::Keep(id, slot.clone()));
         KeepAlive {
             id,
@@ -58,55 +47,17 @@ impl Hub {
             ended: false,
             first: pb::LeaseKeepAliveResponse::default(),
         }
-    }
-
-    /// Lets a stream without leases go. False if somebody has just given it one.
-    fn leave(
-        &self,
-        options: &CallOptions,
-        commands: &mut mpsc::UnboundedReceiver<Command>,
-    ) -> bool {
-        let mut streams = self.lock();
-        if !commands.is_empty() {
-            return false;
-        }
-        commands.close();
-        streams.remove(options);
-        true
-    }
-}
-
-type Messages = Box<tonic::Streaming<pb::LeaseKeepAliveResponse>>;
-
-struct Opened {
-    result: Result<Messages>,
-    endpoint: Option<Weak<Endpoint>>,
-    generation: u64,
-}
-
-enum Link {
-    Down(Instant),
-    Opening(Pin<Box<dyn Future<Output = Opened> + Send>>),
-    Up(Messages),
-}
-
-enum Turn {
-    Closed,
-    Command(Option<Command>),
-    Due,
-    Open,
-    Opened(Opened),
-    Message(Result<Option<pb::LeaseKeepAliveResponse>, tonic::Status>),
+    })
 }
 
 struct Task {
     core: Arc<Core>,
-    hub: Arc<Hub>,
+    hub: Arc<Hub<Command>>,
     options: CallOptions,
     commands: mpsc::UnboundedReceiver<Command>,
     keeper: Keeper,
     out: Option<mpsc::UnboundedSender<pb::LeaseKeepAliveRequest>>,
-    link: Link,
+    link: Link<pb::LeaseKeepAliveResponse>,
     endpoint: Option<Weak<Endpoint>>,
     generation: u64,
     renewals: u32,
@@ -115,7 +66,7 @@ struct Task {
 impl Task {
     fn new(
         core: Arc<Core>,
-        hub: Arc<Hub>,
+        hub: Arc<Hub<Command>>,
         options: CallOptions,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Task {
@@ -126,7 +77,7 @@ impl Task {
             commands,
             keeper: Keeper::default(),
             out: None,
-            link: Link::Down(Instant::now()),
+            link: Link::new(),
             endpoint: None,
             generation: 0,
             renewals: 0,
@@ -149,30 +100,20 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
-            let link = async {
-                match &mut self.link {
-                    Link::Down(until) => {
-                        tokio::time::sleep_until(*until).await;
-                        Turn::Open
-                    }
-                    Link::Opening(opening) => Turn::Opened(opening.await),
-                    Link::Up(messages) => Turn::Message(messages.message().await),
-                }
-            };
-            let turn = tokio::select! {
+            tokio::select! {
                 biased;
-                () = &mut closed => Turn::Closed,
-                command = self.commands.recv() => Turn::Command(command),
-                turn = link => turn,
-                () = due => Turn::Due,
-            };
-            match turn {
-                Turn::Closed | Turn::Command(None) => return self.close(),
-                Turn::Command(Some(command)) => self.command(command),
-                Turn::Due => self.due(),
-                Turn::Open => self.open(),
-                Turn::Opened(opened) => self.opened(opened).await,
-                Turn::Message(message) => self.message(message).await,
+                () = &mut closed => return self.close(),
+                command = self.commands.recv() => match command {
+                    None => return self.close(),
+                    Some(command) => self.command(command),
+                },
+                turn = self.link.next() => match turn {
+                    Turn::Open => self.open(),
+                    Turn::Opened(opened) => self.opened(opened).await,
+                    Turn::Message(Ok(response)) => self.answer(response),
+                    Turn::Message(Err(error)) => self.broke(error).await,
+                },
+                () = due => self.due(),
             }
         }
     }
@@ -208,22 +149,11 @@ impl Task {
         let (out, requests) = mpsc::unbounded_channel();
         self.out = Some(out);
         self.keeper.broke(Instant::now());
-        let (core, options) = (self.core.clone(), self.options.clone());
-        let avoid = self.endpoint.take().and_then(|endpoint| endpoint.upgrade());
-        self.link = Link::Opening(Box::pin(async move {
-            let generation = core.tokens.generation();
-            let picked = match core.balancer.pick(avoid.as_ref()).await {
-                Ok(picked) => picked,
-                Err(error) => return Opened { result: Err(error), endpoint: None, generation },
-            };
-            let requests = Requests(requests);
-            let stream = core.stream(&picked, &options, &LEASE_KEEP_ALIVE, requests).await;
-            let endpoint = Some(Arc::downgrade(&picked.endpoint));
-            Opened { result: stream.map(Box::new), endpoint, generation }
-        }));
+        let avoid = self.endpoint.take();
+        self.link = Link::open(&self.core, &self.options, &LEASE_KEEP_ALIVE, requests, avoid);
     }
 
-    async fn opened(&mut self, opened: Opened) {
+    async fn opened(&mut self, opened: Opened<pb::LeaseKeepAliveResponse>) {
         self.endpoint = opened.endpoint;
         self.generation = opened.generation;
         match opened.result {
@@ -232,21 +162,12 @@ impl Task {
         }
     }
 
-    async fn message(
-        &mut self,
-        message: Result<Option<pb::LeaseKeepAliveResponse>, tonic::Status>,
-    ) {
-        match message {
-            Ok(Some(response)) => {
-                if let Err(error) = self.core.check_cluster(response.header.as_ref()) {
-                    return self.keeper.lose_all(&error);
-                }
-                self.renewals = 0;
-                self.keeper.answer(response, Instant::now(), fastrand::f64());
-            }
-            Ok(None) => self.down("the stream ended"),
-            Err(status) => self.broke(broken(&status)).await,
+    fn answer(&mut self, response: pb::LeaseKeepAliveResponse) {
+        if let Err(error) = self.core.check_cluster(response.header.as_ref()) {
+            return self.keeper.lose_all(&error);
         }
+        self.renewals = 0;
+        self.keeper.answer(response, Instant::now(), fastrand::f64());
     }
 
     async fn broke(&mut self, error: Error) {

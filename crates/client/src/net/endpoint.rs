@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::dial::{Dialer, Sender, text_of};
 use crate::config::address::Address;
@@ -114,12 +115,14 @@ async fn keep(
 ) {
     let mut pause = PAUSE_FIRST;
     loop {
-        let dialed = tokio::time::timeout(limit, dialer.dial(&address)).await;
+        let span = tracing::debug_span!("etch_client.dial", endpoint = address.text);
+        let dialed = tokio::time::timeout(limit, dialer.dial(&address)).instrument(span).await;
         let why = match dialed {
             Err(_) => "timed out".to_owned(),
             Ok(Err(error)) => text_of(error),
             Ok(Ok((sender, driver))) => {
                 tracing::debug!(endpoint = address.text, "connected");
+                metrics::counter!("etch_client_connections_total").increment(1);
                 let Some(this) = endpoint.upgrade() else { return };
                 this.set(Some(sender), String::new());
                 drop(this);

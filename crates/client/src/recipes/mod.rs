@@ -24,9 +24,12 @@ async fn unique_key(
     value: Bytes,
     lease: i64,
 ) -> Result<(Bytes, i64)> {
+    let mut at = 0;
     loop {
+        // A clock that stands still, or was set back, must not find the same name for ever.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-        let key = Bytes::from([prefix, b"/", now.to_string().as_bytes()].concat());
+        at = now.max(at + 1);
+        let key = Bytes::from([prefix, b"/", at.to_string().as_bytes()].concat());
         let free = Compare::version(&key).equal(0);
         let write = put(&key, &value).lease(lease);
         let answer = client.txn().when(free).then(write).await?;

@@ -27,6 +27,15 @@ pub struct RwLock {
 }
 
 /// The lock, held. Dropping it lets it go in the background.
+///
+/// ```no_run
+/// # async fn example(lock: etch_client::recipes::RwLock) -> etch_client::Result<()> {
+/// let writing = lock.write().await?;
+/// println!("{}", writing.fencing());
+/// writing.unlock().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it unlocks"]
 pub struct RwGuard {
     created: i64,

@@ -1,7 +1,7 @@
 //! Watching keys: what a caller sees. One task a stream does the work (`stream`), each watcher's place in it is a
 //! value (`place`), and events wait for their reader in a bounded queue (`queue`).
 
-mod hub;
+mod core;
 mod place;
 mod queue;
 mod stream;
@@ -11,25 +11,33 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use etch_api::KeyRange;
 use etch_api::pb::etcdserverpb as pb;
 use etch_api::pb::mvccpb::Event;
 use futures_core::Stream;
 use pb::watch_create_request::FilterType;
 
-pub(crate) use hub::CoreWatcher;
+pub(crate) use self::core::CoreWatcher;
 
 use crate::bytes::IntoBytes;
 use crate::call::CallOptions;
 use crate::client::Client;
 use crate::error::Result;
-use crate::kv::{BoxFuture, BoxStream};
+use crate::kv::{BoxFuture, BoxStream, key_options};
 
 /// How many events wait for a reader, if it does not say otherwise.
 const BUFFER: usize = 4096;
 
 /// What happens to a watch whose reader falls behind by more than its buffer.
+///
+/// ```no_run
+/// use etch_client::Overflow;
+///
+/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// let mut newest = client.watch("feed/").prefix().buffer(1000, Overflow::Fail).await?;
+/// # let _ = newest.next().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
     /// It is taken off the server, and set up again where it stopped as soon as the buffer is read. Nothing is lost,
@@ -41,6 +49,13 @@ pub enum Overflow {
 }
 
 /// Everything that a watch is told.
+///
+/// ```
+/// use etch_client::{WatchSpec, pb};
+///
+/// let create = pb::WatchCreateRequest { key: "a".into(), ..Default::default() };
+/// assert!(WatchSpec::new(create).buffer > 0);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WatchSpec {
@@ -60,6 +75,23 @@ impl WatchSpec {
 }
 
 /// The calls of etcd's Watch service.
+///
+/// ```
+/// use etch_client::{BoxFuture, CallOptions, Result, WatchSpec, WatchStream, Watcher};
+///
+/// /// Asks for what was before with every event.
+/// struct WithPrevious<W>(W);
+///
+/// impl<W: Watcher> Watcher for WithPrevious<W> {
+///     fn watch(&self, o: CallOptions, mut spec: WatchSpec) -> BoxFuture<Result<WatchStream>> {
+///         spec.create.prev_kv = true;
+///         self.0.watch(o, spec)
+///     }
+///     fn request_progress(&self, o: CallOptions) -> BoxFuture<Result<()>> {
+///         self.0.request_progress(o)
+///     }
+/// }
+/// ```
 pub trait Watcher: Send + Sync + 'static {
     /// Begins to watch. Resolves when the server has set the watch up.
     fn watch(&self, options: CallOptions, spec: WatchSpec) -> BoxFuture<Result<WatchStream>>;
@@ -69,6 +101,10 @@ pub trait Watcher: Send + Sync + 'static {
 }
 
 /// Some events, or a sign of progress if there are none: every event up to the header's revision has been given.
+///
+/// ```
+/// assert!(etch_client::WatchResponse::default().is_progress());
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct WatchResponse {
     /// Where the store was when this was sent.
@@ -159,27 +195,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// All keys that begin with the key.
-    pub fn prefix(mut self) -> Watch {
-        let range = KeyRange::prefix(std::mem::take(&mut self.spec.create.key));
-        (self.spec.create.key, self.spec.create.range_end) = range.to_parts();
-        self
-    }
-
-    /// All keys from the key on up to, and without, this end.
-    pub fn range(mut self, end: impl IntoBytes) -> Watch {
-        self.spec.create.range_end = end.into_bytes();
-        self
-    }
-
-    /// All keys from the key on.
-    pub fn from_key(mut self) -> Watch {
-        if self.spec.create.key.is_empty() {
-            self.spec.create.key = Bytes::from_static(b"\0");
-        }
-        self.spec.create.range_end = Bytes::from_static(b"\0");
-        self
-    }
+    key_options!(spec.create);
 
     /// Begins with this revision, from history where it is past; without it, with what happens from now on.
     pub fn rev(mut self, revision: i64) -> Watch {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::WatchResponse;
 use super::stream::Command;
 use crate::error::{Error, Result};
+use crate::waiter::Waiter;
 
 /// Shared by the task and the reader.
 #[derive(Default)]
@@ -21,7 +22,7 @@ struct Inner {
     responses: VecDeque<WatchResponse>,
     /// Events in `responses`.
     events: usize,
-    waker: Option<Waker>,
+    reader: Waiter,
     /// What comes after the responses.
     end: Option<Error>,
     /// The watch is off the server until the reader has read what is here.
@@ -44,14 +45,14 @@ impl Queue {
         let mut inner = self.lock();
         inner.events += response.events.len();
         inner.responses.push_back(response);
-        inner.wake();
+        inner.reader.wake();
     }
 
     /// Ends the watch once the reader has read what is here.
     pub fn end(&self, error: Error) {
         let mut inner = self.lock();
         inner.end.get_or_insert(error);
-        inner.wake();
+        inner.reader.wake();
     }
 
     /// Notes that nothing comes before the reader has read what is here. False if it already has.
@@ -59,14 +60,6 @@ impl Queue {
         let mut inner = self.lock();
         inner.parked = !inner.responses.is_empty();
         inner.parked
-    }
-}
-
-impl Inner {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 }
 
@@ -100,11 +93,7 @@ impl Stream for Reader {
             self.ended = true;
             return Poll::Ready(Some(Err(error)));
         }
-        match &mut inner.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        inner.reader.wait(cx)
     }
 }
 

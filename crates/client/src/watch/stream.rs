@@ -1,7 +1,6 @@
 //! One stream for many watches: the task that opens it, hands out what comes, and opens it again when it breaks.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,15 +9,15 @@ use pb::watch_request::RequestUnion;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::hub::Hub;
 use super::place::{Place, Step, revision_of, why_canceled};
 use super::queue::{Queue, Reader};
 use super::{Overflow, WatchResponse, WatchSpec, WatchStream};
+use crate::call::hub::Hub;
+use crate::call::link::{Link, Opened, Turn};
 use crate::call::method::WATCH;
-use crate::call::{CallOptions, Core, broken};
+use crate::call::{CallOptions, Core};
 use crate::error::{Error, EtcdError, Result};
 use crate::net::endpoint::Endpoint;
-use crate::requests::Requests;
 
 /// The longest pause between attempts to open the stream again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -63,34 +62,9 @@ enum State {
     Parked,
 }
 
-type Messages = Box<tonic::Streaming<pb::WatchResponse>>;
-type Opening = Pin<Box<dyn Future<Output = Opened> + Send>>;
-
-/// How an attempt to open went: where, and with which generation of the token.
-struct Opened {
-    result: Result<Messages>,
-    endpoint: Option<Weak<Endpoint>>,
-    generation: u64,
-}
-
-enum Link {
-    Down(Instant),
-    Opening(Opening),
-    Up(Messages),
-}
-
-/// What the task waited for.
-enum Turn {
-    Closed,
-    Command(Option<Command>),
-    Open,
-    Opened(Opened),
-    Message(Result<Option<pb::WatchResponse>, tonic::Status>),
-}
-
 pub(super) struct Task {
     core: Arc<Core>,
-    hub: Arc<Hub>,
+    hub: Arc<Hub<Command>>,
     options: CallOptions,
     commands: mpsc::UnboundedReceiver<Command>,
     entries: BTreeMap<u64, Entry>,
@@ -100,7 +74,7 @@ pub(super) struct Task {
     /// Those whose answer is to come, in the order in which they were asked for.
     asked: VecDeque<u64>,
     out: Option<mpsc::UnboundedSender<pb::WatchRequest>>,
-    link: Link,
+    link: Link<pb::WatchResponse>,
     /// Where the stream is, or was last: not held, so that an endpoint that is taken out ends.
     endpoint: Option<Weak<Endpoint>>,
     generation: u64,
@@ -112,7 +86,7 @@ pub(super) struct Task {
 impl Task {
     pub fn new(
         core: Arc<Core>,
-        hub: Arc<Hub>,
+        hub: Arc<Hub<Command>>,
         options: CallOptions,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Task {
@@ -126,7 +100,7 @@ impl Task {
             ids: HashMap::new(),
             asked: VecDeque::new(),
             out: None,
-            link: Link::Down(Instant::now()),
+            link: Link::new(),
             endpoint: None,
             generation: 0,
             failures: 0,
@@ -143,37 +117,19 @@ impl Task {
             if self.entries.is_empty() && self.hub.leave(&self.options, &mut self.commands) {
                 return;
             }
-            let commands = &mut self.commands;
-            let turn = match &mut self.link {
-                Link::Down(until) => tokio::select! {
-                    biased;
-                    () = &mut closed => Turn::Closed,
-                    command = commands.recv() => Turn::Command(command),
-                    () = tokio::time::sleep_until(*until) => Turn::Open,
+            tokio::select! {
+                biased;
+                () = &mut closed => return self.close(),
+                command = self.commands.recv() => match command {
+                    None => return self.close(),
+                    Some(command) => self.command(command),
                 },
-                Link::Opening(opening) => tokio::select! {
-                    biased;
-                    () = &mut closed => Turn::Closed,
-                    command = commands.recv() => Turn::Command(command),
-                    opened = opening => Turn::Opened(opened),
+                turn = self.link.next() => match turn {
+                    Turn::Open => self.open(),
+                    Turn::Opened(opened) => self.opened(opened).await,
+                    Turn::Message(Ok(response)) => self.response(response).await,
+                    Turn::Message(Err(error)) => self.broke(error).await,
                 },
-                Link::Up(messages) => tokio::select! {
-                    biased;
-                    () = &mut closed => Turn::Closed,
-                    command = commands.recv() => Turn::Command(command),
-                    message = messages.message() => Turn::Message(message),
-                },
-            };
-            match turn {
-                Turn::Closed | Turn::Command(None) => return self.close(),
-                Turn::Command(Some(command)) => self.command(command),
-                Turn::Open => self.open(),
-                Turn::Opened(opened) => self.opened(opened).await,
-                Turn::Message(Ok(Some(response))) => self.response(response).await,
-                Turn::Message(Ok(None)) => {
-                    self.broke(Error::Unknown("the stream ended".into())).await;
-                }
-                Turn::Message(Err(status)) => self.broke(broken(&status)).await,
             }
         }
     }
@@ -250,21 +206,11 @@ impl Task {
         for key in wanted {
             self.ask(key);
         }
-        let (core, options) = (self.core.clone(), self.options.clone());
-        let avoid = self.endpoint.take().and_then(|endpoint| endpoint.upgrade());
-        self.link = Link::Opening(Box::pin(async move {
-            let generation = core.tokens.generation();
-            let picked = match core.balancer.pick(avoid.as_ref()).await {
-                Ok(picked) => picked,
-                Err(error) => return Opened { result: Err(error), endpoint: None, generation },
-            };
-            let stream = core.stream(&picked, &options, &WATCH, Requests(requests)).await;
-            let endpoint = Some(Arc::downgrade(&picked.endpoint));
-            Opened { result: stream.map(Box::new), endpoint, generation }
-        }));
+        let avoid = self.endpoint.take();
+        self.link = Link::open(&self.core, &self.options, &WATCH, requests, avoid);
     }
 
-    async fn opened(&mut self, opened: Opened) {
+    async fn opened(&mut self, opened: Opened<pb::WatchResponse>) {
         self.endpoint = opened.endpoint;
         self.generation = opened.generation;
         match opened.result {

@@ -7,5 +7,7 @@ mod faults;
 mod kv;
 mod layers;
 mod lease;
+mod limits;
+mod observe;
 mod secure;
 mod watch;

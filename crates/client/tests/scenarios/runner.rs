@@ -6,6 +6,7 @@
 //!
 //! `scenarios run FILE NAME ENDPOINTS...`: first the members' proxies, then the members.
 //! `scenarios load MILLISECONDS SEED ENDPOINTS...`
+//! `scenarios tls DIRECTORY ENDPOINTS...`
 
 mod keys;
 mod load;
@@ -16,6 +17,7 @@ mod world;
 
 use std::time::Duration;
 
+use etch_client::{Client, Config, Tls};
 use words::Words;
 use world::Run;
 
@@ -28,6 +30,7 @@ async fn main() {
     let mut next = || args.next().unwrap_or_default();
     match (next().as_str(), next(), next()) {
         ("run", file, name) => run(&file, &name, args.collect()).await,
+        ("tls", dir, first) => tls(&dir, std::iter::once(first).chain(args).collect()).await,
         ("load", length, seed) => {
             let length = Duration::from_millis(length.parse().unwrap_or(1000));
             load::run(length, seed.parse().unwrap_or(1), args.collect()).await;
@@ -58,4 +61,34 @@ fn steps<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
         .skip(1)
         .take_while(|line| !line.starts_with("== "))
         .filter(|line| *line != "needs 3")
+}
+
+/// Tries a secured endpoint in each way; a line each.
+async fn tls(dir: &str, endpoints: Vec<String>) {
+    let file = |name: &str| format!("{dir}/{name}");
+    let ca = || Tls::new().ca_file(file("ca.pem"));
+    let shows = |tls: Tls| tls.identity_files(file("client.pem"), file("client-key.pem"));
+    let ways = [
+        ("as it should be", shows(ca())),
+        ("no certificate", ca()),
+        ("an unknown authority", shows(Tls::new().ca_file(file("other.pem")))),
+        ("another name", shows(ca().server_name("elsewhere.test"))),
+        ("its other name", shows(ca().server_name("etcd.test"))),
+        ("no check", shows(Tls::new().ca_file(file("other.pem")).dangerously_skip_verify())),
+    ];
+    for endpoint in endpoints {
+        let kind = endpoint.split(':').next().unwrap_or_default().to_owned();
+        for (name, tls) in ways.clone() {
+            let config = Config::new([endpoint.as_str()]).tls(tls);
+            println!("{kind} {name}: {}", reached(config).await);
+        }
+        let plain = endpoint.replacen("https", "http", 1).replacen("unixs", "unix", 1);
+        println!("{kind} in the clear: {}", reached(Config::new([plain])).await);
+    }
+}
+
+async fn reached(config: Config) -> &'static str {
+    let client = Client::connect(config.dial_timeout(Duration::from_secs(1))).await;
+    let put = client.expect("a client").put("a", "1").timeout(Duration::from_secs(2)).await;
+    if put.is_ok() { "ok" } else { "no answer" }
 }

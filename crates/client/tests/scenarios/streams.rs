@@ -133,7 +133,7 @@ impl Run {
             }
             "keep" => {
                 let kept = client.lease_keep_alive(self.lease(name)).await?;
-                let line = format!("ok for {}", kept.granted());
+                let line = format!("ok for {}", kept.first().ttl);
                 self.kept.set(name, kept);
                 Ok(line)
             }

@@ -12,7 +12,7 @@ const FLAGS: &[&str] = &[
     "countonly",
     "noput",
     "nodelete",
-    "leader",
+    "hasleader",
     "ignorevalue",
 ];
 

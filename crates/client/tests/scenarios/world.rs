@@ -240,7 +240,7 @@ impl Run {
             // A world of one member has fewer.
             list.extend(digits.parse().ok().and_then(|n: usize| list_of.get(n)).cloned());
         }
-        let mut config = Config::new(list).require_leader(words.has("leader"));
+        let mut config = Config::new(list).require_leader(words.has("hasleader"));
         if let Some((name, password)) = words.opts.get("user").and_then(|u| u.split_once(':')) {
             config = config.user(name, password);
         }

@@ -16,6 +16,9 @@ pub use server::{Kind, Server};
 /// Longer than anything here should take; a test that gets there hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// Threads of a test's runtime.
+pub const THREADS: usize = 2;
+
 /// Runs a test against etch, and against a real etcd where `ETCD_BIN` names one.
 pub fn each<F: Future<Output = ()>>(test: impl Fn(Server) -> F) {
     for kind in Kind::all() {
@@ -29,7 +32,7 @@ pub fn each<F: Future<Output = ()>>(test: impl Fn(Server) -> F) {
 /// Runs a test in a runtime of its own, with a time limit.
 pub fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(THREADS)
         .enable_all()
         .build()
         .expect("a runtime");

@@ -16,6 +16,8 @@ pub enum Mode {
     Pass,
     /// Passes on what the client sends; holds the server's answers back.
     HoldReplies,
+    /// Passes on half of the next piece of an answer, and then holds answers back.
+    Halve,
     /// Holds both back.
     Hang,
     /// Closes connections, those that are open and those to come.
@@ -84,7 +86,8 @@ async fn serve(client: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mut cut = mode.clone();
-    let requests = copy(from_client, to_server, mode.clone(), &[Mode::Pass, Mode::HoldReplies]);
+    let requests =
+        copy(from_client, to_server, mode.clone(), &[Mode::Pass, Mode::HoldReplies, Mode::Halve]);
     let replies = copy(from_server, to_client, mode, &[Mode::Pass]);
     tokio::select! {
         () = requests => {}
@@ -103,10 +106,18 @@ async fn copy(
     let mut buffer = vec![0; 16 << 10];
     loop {
         let Ok(n) = from.read(&mut buffer).await else { return };
-        if n == 0 || mode.wait_for(|mode| passing.contains(mode)).await.is_err() {
+        if n == 0 {
             return;
         }
-        if to.write_all(&buffer[..n]).await.is_err() {
+        let half = *mode.borrow() == Mode::Halve && !passing.contains(&Mode::Halve);
+        if half && to.write_all(&buffer[..n / 2]).await.is_err() {
+            return;
+        }
+        if mode.wait_for(|mode| passing.contains(mode)).await.is_err() {
+            return;
+        }
+        let rest = if half { n / 2 } else { 0 };
+        if to.write_all(&buffer[rest..n]).await.is_err() {
             return;
         }
     }
