@@ -49,6 +49,8 @@ struct Course<'a> {
     attempts: u32,
     renewed: bool,
     avoid: Option<Arc<Endpoint>>,
+    /// The call's own, told where each attempt went.
+    span: &'a tracing::Span,
 }
 
 impl Core {
@@ -82,7 +84,8 @@ impl Core {
             outcome = empty
         );
         let started = Instant::now();
-        let result = self.bounded(via, options, method, &request).instrument(span.clone()).await;
+        let work = self.bounded(via, options, method, &request, &span);
+        let result = work.instrument(span.clone()).await;
         span.record("outcome", record(method, started, result.as_ref().err()));
         result
     }
@@ -94,6 +97,7 @@ impl Core {
         options: &CallOptions,
         method: &Method,
         request: &Q,
+        span: &tracing::Span,
     ) -> Result<A>
     where
         Q: Message + Clone + Send + Sync + 'static,
@@ -102,7 +106,7 @@ impl Core {
         self.check_size(request.encoded_len())?;
         let limit = options.timeout.map(|timeout| Instant::now() + timeout);
         let sent = AtomicBool::new(false);
-        let course = Course { sent: &sent, attempts: 0, renewed: false, avoid: None };
+        let course = Course { sent: &sent, attempts: 0, renewed: false, avoid: None, span };
         let work = self.attempts(via, options, method, request, limit, course);
         let bounded = async {
             match limit {
@@ -179,9 +183,8 @@ impl Core {
                 Via::Any => self.balancer.pick(course.avoid.as_ref()).await?,
                 Via::One(endpoint) => self.balancer.pick_one(endpoint).await?,
             };
-            let span = tracing::Span::current();
-            span.record("endpoint", picked.endpoint.address.text.as_str());
-            span.record("attempts", course.attempts + 1);
+            course.span.record("endpoint", picked.endpoint.address.text.as_str());
+            course.span.record("attempts", course.attempts + 1);
             let generation = self.tokens.generation();
             let token = self.token_for(options)?;
             // From here until the attempt says otherwise, a deadline must assume that the request left.

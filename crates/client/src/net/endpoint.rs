@@ -113,6 +113,8 @@ async fn keep(
     dialer: Arc<Dialer>,
     limit: Duration,
 ) {
+    // A call waits for a connection as long as one attempt may take, and must not sleep through it.
+    let longest = (limit / 4).clamp(PAUSE_FIRST, PAUSE_MAX);
     let mut pause = PAUSE_FIRST;
     loop {
         let span = tracing::debug_span!("etch_client.dial", endpoint = address.text);
@@ -139,7 +141,7 @@ async fn keep(
         this.set(None, why);
         drop(this);
         tokio::time::sleep(jittered(pause)).await;
-        pause = pause.mul_f64(PAUSE_GROWTH).clamp(PAUSE_FIRST, PAUSE_MAX);
+        pause = pause.mul_f64(PAUSE_GROWTH).clamp(PAUSE_FIRST, longest);
     }
 }
 
