@@ -17,7 +17,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,10 +106,17 @@ func TestMutualTLS(t *testing.T) {
 		theirs = append(theirs, fmt.Sprintf("https %s: %s", way.name, reached(secured, config)))
 	}
 	theirs = append(theirs, "https in the clear: "+reached(strings.Replace(secured, "https", "http", 1), nil))
-	if !slices.Equal(theirs, ours[:min(len(theirs), len(ours))]) {
-		t.Errorf("clientv3    %q\netch-client %q", theirs, ours)
-	}
 	want := []string{"ok", "no answer", "no answer", "no answer", "ok", "ok", "no answer"}
+	for i, line := range theirs {
+		// gRPC puts the endpoint's host in the place of the name that clientv3 is given.
+		expected := want[i]
+		if strings.Contains(line, "another name") {
+			expected = "ok"
+		}
+		if !strings.HasSuffix(line, ": "+expected) {
+			t.Errorf("clientv3: %s, expected %s", line, expected)
+		}
+	}
 	for i, line := range ours {
 		if !strings.HasSuffix(line, ": "+want[i%len(want)]) {
 			t.Errorf("%s, expected %s", line, want[i%len(want)])

@@ -15,6 +15,7 @@ use crate::call::method::{Kind, RANGE_STREAM};
 use crate::call::{CallOptions, Core, broken};
 use crate::error::{Error, Result};
 use crate::kv::CoreKv;
+use crate::net::balancer::Picked;
 use crate::net::endpoint::Endpoint;
 
 /// How many keys a page has.
@@ -139,7 +140,18 @@ impl Source {
                 SourceState::Closed | SourceState::Open(..) => {}
             }
             let generation = self.core.tokens.generation();
-            let error = match self.piece(avoid.as_ref()).await {
+            let picked = match self.state {
+                SourceState::Closed => match self.core.balancer.pick(avoid.as_ref()).await {
+                    Ok(picked) => Some(picked),
+                    // It was waited for as long as it may be.
+                    Err(error) => {
+                        self.state = SourceState::Done;
+                        return Some((Err(error), self));
+                    }
+                },
+                _ => None,
+            };
+            let error = match self.piece(picked).await {
                 Ok(Some(piece)) => {
                     self.given += 1;
                     return Some((Ok(piece), self));
@@ -181,10 +193,10 @@ impl Source {
         }
     }
 
-    async fn piece(&mut self, avoid: Option<&Arc<Endpoint>>) -> Result<Option<pb::RangeResponse>> {
+    /// The next piece, of a stream that is opened now if there is somewhere to open it.
+    async fn piece(&mut self, open: Option<Picked>) -> Result<Option<pb::RangeResponse>> {
         let core = self.core.clone();
-        if let SourceState::Closed = self.state {
-            let picked = core.balancer.pick(avoid).await?;
+        if let Some(picked) = open {
             let once = futures_util::stream::iter([self.request.clone()]);
             let stream = core.stream(&picked, &self.options, &RANGE_STREAM, once).await;
             let stream = stream.inspect_err(|error| {

@@ -16,7 +16,7 @@ pub enum Mode {
     Pass,
     /// Passes on what the client sends; holds the server's answers back.
     HoldReplies,
-    /// Passes on half of the next piece of an answer, and then holds answers back.
+    /// Passes on half of the next piece of an answer, and then holds answers back. A new connection gets none.
     Halve,
     /// Holds both back.
     Hang,
@@ -104,12 +104,13 @@ async fn copy(
     passing: &[Mode],
 ) {
     let mut buffer = vec![0; 16 << 10];
+    let mut greeted = false;
     loop {
         let Ok(n) = from.read(&mut buffer).await else { return };
         if n == 0 {
             return;
         }
-        let half = *mode.borrow() == Mode::Halve && !passing.contains(&Mode::Halve);
+        let half = greeted && *mode.borrow() == Mode::Halve && !passing.contains(&Mode::Halve);
         if half && to.write_all(&buffer[..n / 2]).await.is_err() {
             return;
         }
@@ -120,5 +121,6 @@ async fn copy(
         if to.write_all(&buffer[rest..n]).await.is_err() {
             return;
         }
+        greeted = true;
     }
 }
