@@ -8,6 +8,7 @@
 pub mod decode;
 pub mod error;
 pub mod internal;
+pub mod line;
 pub mod pb;
 pub mod range;
 mod secret;

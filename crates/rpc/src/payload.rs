@@ -65,6 +65,25 @@ impl Payload {
         }
     }
 
+    /// The message in one piece, copied together where it lies in several.
+    pub fn into_bytes(self) -> Result<Bytes, Status> {
+        match self.0 {
+            Kind::One(message) => Ok(message),
+            Kind::Framed(mut framed) => {
+                framed.advance(PREFIX);
+                Ok(framed)
+            }
+            Kind::Pieces(pieces) => Ok(pieces.concat().into()),
+            Kind::Lazy(mut source) => {
+                let mut whole = BytesMut::with_capacity(source.total_len());
+                while let Some(piece) = source.next(usize::MAX) {
+                    whole.extend_from_slice(&piece?);
+                }
+                Ok(whole.freeze())
+            }
+        }
+    }
+
     pub(crate) fn check(&self, max: usize) -> Result<usize, Status> {
         let len = self.message_len();
         if len > max {

@@ -1,7 +1,8 @@
 //! The answer to a unary call: completed once, from wherever on the thread the
 //! answer comes up. A small one goes into HTTP/2 at once, which wakes the
 //! connection (once for a batch); a large one, or one that the client's window
-//! has no room for, is sent by a small task of its own.
+//! has no room for, is sent by a small task of its own. Calls from within the
+//! process are answered through the same type.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
+use tokio::sync::oneshot;
 
 use crate::http2::{ContentType, error_response, response_head};
 use crate::payload::{Chunk, Kind, PREFIX, Payload};
@@ -32,6 +34,8 @@ enum Place {
     Here(Inner),
     /// With the connection's deadlines, which may answer first.
     Kept(Rc<Shared>, usize),
+    /// Who asked is in this process.
+    Local(oneshot::Sender<Result<Payload, Status>>),
     Done,
 }
 
@@ -68,11 +72,39 @@ impl Reply {
         drop(self.take());
     }
 
-    fn take(&mut self) -> Option<Inner> {
+    /// A call that did not come over a connection of this crate: where its
+    /// answer goes, and where it is waited for.
+    pub fn local() -> (Reply, LocalReply) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply { place: Place::Local(sender) }, LocalReply(receiver))
+    }
+
+    fn take(&mut self) -> Option<Answerable> {
         match std::mem::replace(&mut self.place, Place::Done) {
-            Place::Here(inner) => Some(inner),
-            Place::Kept(shared, slot) => shared.deadlines.borrow_mut().take(slot),
+            Place::Here(inner) => Some(Answerable::Remote(inner)),
+            Place::Kept(shared, slot) => {
+                shared.deadlines.borrow_mut().take(slot).map(Answerable::Remote)
+            }
+            Place::Local(sender) => Some(Answerable::Local(sender)),
             Place::Done => None,
+        }
+    }
+
+    /// Waits until the client has gone or has reset the call. A deadline that
+    /// passes is not seen here; who waits for long looks at it as well.
+    pub async fn cancelled(&mut self) {
+        poll_fn(|cx| self.poll_cancelled(cx)).await;
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.place {
+            Place::Here(inner) => inner.poll_cancelled(cx),
+            Place::Kept(shared, slot) => match shared.deadlines.borrow_mut().get(*slot) {
+                Some(inner) => inner.poll_cancelled(cx),
+                None => Poll::Ready(()),
+            },
+            Place::Local(sender) => sender.poll_closed(cx),
+            Place::Done => Poll::Ready(()),
         }
     }
 
@@ -80,42 +112,65 @@ impl Reply {
     /// over, so that no answer can reach it. Costs a lock; ask before
     /// expensive work, not always.
     pub fn is_cancelled(&mut self) -> bool {
-        match &mut self.place {
-            Place::Here(inner) => inner.is_cancelled(),
-            Place::Kept(shared, slot) => {
-                shared.deadlines.borrow_mut().get(*slot).is_none_or(Inner::is_cancelled)
-            }
-            Place::Done => true,
-        }
+        self.poll_cancelled(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Ends the call with this message and a good status.
     pub fn ok(mut self, payload: impl Into<Payload>) {
-        if let Some(inner) = self.take() {
-            inner.send(payload.into());
+        match self.take() {
+            Some(Answerable::Remote(inner)) => inner.send(payload.into()),
+            // Who has stopped waiting needs no answer.
+            Some(Answerable::Local(sender)) => drop(sender.send(Ok(payload.into()))),
+            None => {}
         }
     }
 
     /// Ends the call with an error.
     pub fn err(mut self, status: Status) {
-        if let Some(mut inner) = self.take() {
-            inner.refuse(&status);
+        self.refuse(status);
+    }
+
+    fn refuse(&mut self, status: Status) {
+        match self.take() {
+            Some(Answerable::Remote(mut inner)) => inner.refuse(&status),
+            Some(Answerable::Local(sender)) => drop(sender.send(Err(status))),
+            None => {}
         }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(mut inner) = self.take() {
-            inner.refuse(&Status::internal("the call was dropped without an answer"));
+        if !matches!(self.place, Place::Done) {
+            self.refuse(Status::internal("the call was dropped without an answer"));
         }
     }
 }
 
+/// Who is to be answered.
+enum Answerable {
+    Remote(Inner),
+    Local(oneshot::Sender<Result<Payload, Status>>),
+}
+
+/// The answer to a call from within the process, once it is there. Dropped,
+/// it says that nobody waits any more.
+pub struct LocalReply(oneshot::Receiver<Result<Payload, Status>>);
+
+impl LocalReply {
+    /// Waits for the answer: the message, in one piece.
+    pub async fn answer(self) -> Result<Bytes, Status> {
+        let gone = || Err(Status::internal("the call was dropped without an answer"));
+        self.0.await.unwrap_or_else(|_| gone())?.into_bytes()
+    }
+}
+
 impl Inner {
-    fn is_cancelled(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.shared.is_closed() || !matches!(self.respond.poll_reset(&mut cx), Poll::Pending)
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.is_closed() {
+            return Poll::Ready(());
+        }
+        self.respond.poll_reset(cx).map(|_| ())
     }
 
     /// Ends the stream in both directions.

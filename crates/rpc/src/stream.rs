@@ -1,6 +1,7 @@
 //! A streaming call: the messages that come in, the sender of those that go
 //! out, and the local task that joins them to the handler's future. Not here:
-//! how messages get into HTTP/2; that is `pump`.
+//! how messages get into HTTP/2 (`pump`), and the reading end of a call from
+//! within the process (`local`).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,11 +12,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::call::LocalFuture;
 use crate::deframe::Deframer;
 use crate::http2::{error_response, response_head};
+use crate::local::{LocalStream, Outlet};
 use crate::payload::Payload;
 use crate::pump::{Item, Pump};
 use crate::reply::{Inner, into_chunk};
@@ -24,7 +27,15 @@ use crate::status::{Code, Status};
 
 /// The messages of one streaming call. Nothing is read ahead of the message
 /// asked for, so a slow consumer holds the client back by its window.
-pub struct MessageStream {
+pub struct MessageStream(Source);
+
+enum Source {
+    Connection(Received),
+    Local(mpsc::Receiver<Bytes>),
+}
+
+/// The request's body, as it comes in.
+struct Received {
     recv: RecvStream,
     deframer: Deframer,
     shared: Rc<Shared>,
@@ -35,7 +46,7 @@ pub struct MessageStream {
 impl MessageStream {
     pub(crate) fn new(recv: RecvStream, deframer: Deframer, shared: Rc<Shared>) -> MessageStream {
         let held = Held::new(shared.clone());
-        MessageStream { recv, deframer, shared, held, ended: false }
+        MessageStream(Source::Connection(Received { recv, deframer, shared, held, ended: false }))
     }
 
     /// The next message; `None` when the client has ended its side.
@@ -45,6 +56,26 @@ impl MessageStream {
 
     /// As [`MessageStream::next`], for futures written by hand.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        match &mut self.0 {
+            Source::Connection(received) => received.poll_next(cx),
+            Source::Local(receiver) => receiver.poll_recv(cx).map(Ok),
+        }
+    }
+}
+
+/// A streaming call from within the process: `messages` are the client's, and
+/// dropping their other end ends its side.
+pub fn local_stream(
+    messages: mpsc::Receiver<Bytes>,
+    handler: impl FnOnce(MessageStream, StreamSender) -> LocalFuture<Status>,
+) -> LocalStream {
+    let outlet = Rc::new(Outlet::default());
+    let sender = StreamSender { to: To::Local(outlet.clone()) };
+    LocalStream::new(outlet, handler(MessageStream(Source::Local(messages)), sender))
+}
+
+impl Received {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
             let next = self.deframer.next()?;
             self.held.set(if next.is_none() { self.deframer.held() } else { 0 })?;
@@ -83,7 +114,13 @@ fn cancelled() -> Status {
 /// Sends the messages of one streaming call. Clones send on the same stream.
 #[derive(Clone)]
 pub struct StreamSender {
-    core: Rc<RefCell<Core>>,
+    to: To,
+}
+
+#[derive(Clone)]
+enum To {
+    Connection(Rc<RefCell<Core>>),
+    Local(Rc<Outlet>),
 }
 
 struct Core {
@@ -156,18 +193,29 @@ impl StreamSender {
 
     /// Sends the response headers now, before any message.
     pub fn send_headers(&self) -> Result<(), Status> {
-        self.core.borrow_mut().open().map(|_| ())
+        match &self.to {
+            To::Connection(core) => core.borrow_mut().open().map(|_| ()),
+            To::Local(_) => Ok(()),
+        }
     }
 
     /// Bytes queued here for want of room in the client's window.
     pub fn queued(&self) -> usize {
-        self.core.borrow().queued()
+        match &self.to {
+            To::Connection(core) => core.borrow().queued(),
+            To::Local(outlet) => outlet.queued(),
+        }
     }
 
     /// Whether nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
-        let core = self.core.borrow();
-        core.closed || core.shared.is_closed()
+        match &self.to {
+            To::Connection(core) => {
+                let core = core.borrow();
+                core.closed || core.shared.is_closed()
+            }
+            To::Local(outlet) => outlet.is_closed(),
+        }
     }
 
     /// Waits until nothing can be sent any more.
@@ -183,19 +231,36 @@ impl StreamSender {
     }
 
     fn room(&self) -> usize {
-        let core = self.core.borrow();
-        core.shared.limits.stream_send_buffer.saturating_sub(core.queued())
+        match &self.to {
+            To::Connection(core) => {
+                let core = core.borrow();
+                core.shared.limits.stream_send_buffer.saturating_sub(core.queued())
+            }
+            To::Local(outlet) => outlet.room(),
+        }
     }
 
     fn wait(&self, cx: &Context<'_>) {
-        let mut core = self.core.borrow_mut();
+        let core = match &self.to {
+            To::Connection(core) => core,
+            To::Local(outlet) => return outlet.wait(cx.waker()),
+        };
+        let mut core = core.borrow_mut();
         if !core.waiting.iter().any(|w| w.will_wake(cx.waker())) {
             core.waiting.push(cx.waker().clone());
         }
     }
 
     fn queue(&self, payloads: impl IntoIterator<Item = Payload>) -> Result<(), Status> {
-        let mut core = self.core.borrow_mut();
+        let core = match &self.to {
+            To::Connection(core) => core,
+            To::Local(outlet) if outlet.is_closed() => return Err(cancelled()),
+            To::Local(outlet) => {
+                payloads.into_iter().for_each(|payload| outlet.push(payload));
+                return Ok(());
+            }
+        };
+        let mut core = core.borrow_mut();
         let core = &mut *core;
         core.open()?;
         let Some(pump) = &mut core.pump else { return Err(cancelled()) };
@@ -309,7 +374,7 @@ impl StreamTask {
             closed: false,
         }));
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
-        let sender = StreamSender { core: core.clone() };
+        let sender = StreamSender { to: To::Connection(core.clone()) };
         (StreamTask { core, handler: None, deadline }, sender)
     }
 

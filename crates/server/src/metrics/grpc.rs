@@ -12,14 +12,15 @@ use crate::services::methods::Method;
 use etch_rpc::Code;
 
 /// etcd's methods: service, name, and how messages flow. All are on the page from the start, also those
-/// that this server does not have.
+/// that this server does not have, but for those of locks and elections: they are from their first call on.
 #[rustfmt::skip]
-const METHODS: [(&str, &str, &str); 45] = [
+const METHODS: [(&str, &str, &str); 52] = [
     ("etcdserverpb.Maintenance", "Alarm", UNARY),
     ("etcdserverpb.Auth", "AuthDisable", UNARY),
     ("etcdserverpb.Auth", "AuthEnable", UNARY),
     ("etcdserverpb.Auth", "AuthStatus", UNARY),
     ("etcdserverpb.Auth", "Authenticate", UNARY),
+    ("v3electionpb.Election", "Campaign", UNARY),
     ("grpc.health.v1.Health", "Check", UNARY),
     ("etcdserverpb.KV", "Compact", UNARY),
     ("etcdserverpb.Maintenance", "Defragment", UNARY),
@@ -27,21 +28,26 @@ const METHODS: [(&str, &str, &str); 45] = [
     ("etcdserverpb.Maintenance", "Downgrade", UNARY),
     ("etcdserverpb.Maintenance", "Hash", UNARY),
     ("etcdserverpb.Maintenance", "HashKV", UNARY),
+    ("v3electionpb.Election", "Leader", UNARY),
     ("etcdserverpb.Lease", "LeaseGrant", UNARY),
     ("etcdserverpb.Lease", "LeaseKeepAlive", BIDI),
     ("etcdserverpb.Lease", "LeaseLeases", UNARY),
     ("etcdserverpb.Lease", "LeaseRevoke", UNARY),
     ("etcdserverpb.Lease", "LeaseTimeToLive", UNARY),
     ("grpc.health.v1.Health", "List", UNARY),
+    ("v3lockpb.Lock", "Lock", UNARY),
     ("etcdserverpb.Cluster", "MemberAdd", UNARY),
     ("etcdserverpb.Cluster", "MemberList", UNARY),
     ("etcdserverpb.Cluster", "MemberPromote", UNARY),
     ("etcdserverpb.Cluster", "MemberRemove", UNARY),
     ("etcdserverpb.Cluster", "MemberUpdate", UNARY),
     ("etcdserverpb.Maintenance", "MoveLeader", UNARY),
+    ("v3electionpb.Election", "Observe", SERVER),
+    ("v3electionpb.Election", "Proclaim", UNARY),
     ("etcdserverpb.KV", "Put", UNARY),
     ("etcdserverpb.KV", "Range", UNARY),
     ("etcdserverpb.KV", "RangeStream", SERVER),
+    ("v3electionpb.Election", "Resign", UNARY),
     ("etcdserverpb.Auth", "RoleAdd", UNARY),
     ("etcdserverpb.Auth", "RoleDelete", UNARY),
     ("etcdserverpb.Auth", "RoleGet", UNARY),
@@ -51,6 +57,7 @@ const METHODS: [(&str, &str, &str); 45] = [
     ("etcdserverpb.Maintenance", "Snapshot", SERVER),
     ("etcdserverpb.Maintenance", "Status", UNARY),
     ("etcdserverpb.KV", "Txn", UNARY),
+    ("v3lockpb.Lock", "Unlock", UNARY),
     ("etcdserverpb.Auth", "UserAdd", UNARY),
     ("etcdserverpb.Auth", "UserChangePassword", UNARY),
     ("etcdserverpb.Auth", "UserDelete", UNARY),
@@ -186,7 +193,10 @@ impl Grpc {
         ] {
             let out = page.family(name, "counter", help);
             for place in 0..METHODS.len() {
-                let _ = writeln!(out, "{name}{{{}}} {}", labels(place), Number(total(place, of)));
+                let total = total(place, of);
+                if total > 0.0 || !is_late(place) {
+                    let _ = writeln!(out, "{name}{{{}}} {}", labels(place), Number(total));
+                }
             }
         }
         let name = "grpc_server_handled_total";
@@ -194,6 +204,9 @@ impl Grpc {
         for (number, code) in CODES.iter().enumerate() {
             for place in 0..METHODS.len() {
                 let n: u64 = self.shards.iter().map(|s| s[place].handled[number].get()).sum();
+                if n == 0 && is_late(place) {
+                    continue;
+                }
                 let labels = labels(place);
                 let _ =
                     writeln!(out, "{name}{{grpc_code=\"{code}\",{labels}}} {}", Number(n as f64));
@@ -203,10 +216,18 @@ impl Grpc {
             let name = "grpc_server_handling_seconds";
             let out = page.family(name, "histogram", "Time from a call's begin to its end.");
             for (place, histogram) in times.iter().enumerate() {
+                if is_late(place) && total(place, |c| c.started.get()) == 0.0 {
+                    continue;
+                }
                 histogram.write(out, name, &labels(place));
             }
         }
     }
+}
+
+/// Whether a method is on the page only once it was called.
+fn is_late(place: usize) -> bool {
+    METHODS[place].0.starts_with("v3")
 }
 
 fn place(method: Method) -> usize {

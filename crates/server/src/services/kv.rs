@@ -75,7 +75,7 @@ fn answer_range(net: &Rc<Net>, began_ms: u64, claim: &Claim, request: &RangeRequ
 }
 
 /// A read by somebody who may, under the permissions that were checked.
-fn guarded<T>(
+pub(super) fn guarded<T>(
     net: &Net,
     claim: &Claim,
     check: impl FnOnce(&View, Who<'_>) -> Result<(), Error>,

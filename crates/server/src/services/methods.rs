@@ -44,6 +44,16 @@ macro_rules! methods {
             }
         }
 
+        impl Method {
+            /// The method of this name of this service.
+            pub fn named(service: &str, name: &str) -> Option<Method> {
+                match (service, name) {
+                    $($(($service, $method) => Some(Method::$name),)*)*
+                    _ => None,
+                }
+            }
+        }
+
         const SERVICES: &[&str] = &[$($service,)*];
     };
 }
@@ -102,6 +112,17 @@ methods! {
         RoleDelete "RoleDelete" Unary
         RoleGrantPermission "RoleGrantPermission" Unary
         RoleRevokePermission "RoleRevokePermission" Unary
+    }
+    "v3lockpb.Lock" {
+        Lock "Lock" Unary
+        Unlock "Unlock" Unary
+    }
+    "v3electionpb.Election" {
+        Campaign "Campaign" Unary
+        Proclaim "Proclaim" Unary
+        Leader "Leader" Unary
+        Observe "Observe" ServerStream
+        Resign "Resign" Unary
     }
     "grpc.health.v1.Health" {
         HealthCheck "Check" Unary
@@ -178,6 +199,7 @@ mod tests {
             };
             assert_eq!(route(&format!("/{service}/{name}")), want);
             assert_eq!(Method::from_number(*method as u16), *method);
+            assert_eq!(Method::named(service, name), Some(*method));
         }
         assert_eq!(route("/etcdserverpb.KV/Nothing"), Route::UnknownMethod);
         assert_eq!(route("/nobody.KV/Range"), Route::UnknownService);

@@ -3,10 +3,13 @@
 
 pub mod auth;
 pub mod cluster;
+pub mod election;
 pub mod health;
 pub mod kv;
 pub mod lazy;
 pub mod lease;
+pub mod line;
+pub mod lock;
 pub mod maintenance;
 pub mod methods;
 pub mod snapshot;
@@ -142,7 +145,15 @@ fn answer(
         _ => {
             let net = Rc::clone(net);
             tokio::task::spawn_local(async move {
-                match slow(&net, method, &call, message).await {
+                let mut reply = reply;
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = slow(&net, method, &call, message) => outcome,
+                    () = gone(method, &call, &mut reply) => {
+                        return net.handled(method, began_ms, Code::Cancelled);
+                    }
+                };
+                match outcome {
                     Ok(Answer::Applied(done)) => net.finish(method, began_ms, reply, Ok(done)),
                     Ok(Answer::Whole(bytes)) => {
                         net.handled(method, began_ms, Code::Ok);
@@ -152,6 +163,18 @@ fn answer(
                 }
             });
         }
+    }
+}
+
+/// Completes when nobody waits any more for a call that may wait for others; what others ask for is done.
+async fn gone(method: Method, call: &CallInfo, reply: &mut Reply) {
+    if !matches!(method, Method::Lock | Method::Campaign) {
+        return std::future::pending().await;
+    }
+    match call.deadline() {
+        None => reply.cancelled().await,
+        // What passes the deadline is answered by the connection.
+        Some(at) => drop(tokio::time::timeout_at(at.into(), reply.cancelled()).await),
     }
 }
 
@@ -223,6 +246,12 @@ async fn slow(
         | Method::RoleRevokePermission => {
             Answer::Applied(auth::call(net, method, call, message).await?)
         }
+        Method::Lock => Answer::Whole(lock::lock(net, call, &message).await?),
+        Method::Unlock => Answer::Whole(lock::unlock(net, call, &message).await?),
+        Method::Campaign => Answer::Whole(election::campaign(net, call, &message).await?),
+        Method::Proclaim => Answer::Whole(election::proclaim(net, call, &message).await?),
+        Method::Leader => Answer::Whole(election::leader(net, call, &message).await?),
+        Method::Resign => Answer::Whole(election::resign(net, call, &message).await?),
         Method::HealthCheck => Answer::Whole(health::check(&decode(&message)?)?),
         other => unreachable!("{other:?} is answered elsewhere"),
     })
@@ -268,6 +297,7 @@ async fn serve(
         Method::LeaseKeepAlive => lease::keep_alive(net, call, messages, sender).await,
         Method::RangeStream => kv::range_stream(net, call, messages, sender).await,
         Method::Snapshot => snapshot::snapshot(net, call, messages, sender).await,
+        Method::Observe => election::observe(net, call, messages, sender).await,
         Method::HealthWatch => health::watch(messages, sender).await,
         other => unreachable!("{other:?} is not a stream"),
     }

@@ -21,21 +21,21 @@ use crate::metrics::Metrics;
 use crate::net::Net;
 
 /// Bytes of events made ready at a time; between two such steps requests are looked at.
-const BUDGET: usize = 256 << 10;
+pub(super) const BUDGET: usize = 256 << 10;
 /// Messages up to this size are copied together into one piece.
 const SMALL: usize = 1024;
 /// Answers to requests that may wait; more requests are not read meanwhile.
 const BACKLOG: usize = 64;
 
 /// A stream's place in its thread; gone when the stream is.
-struct Place {
-    net: Rc<Net>,
-    token: u64,
-    rung: Rc<Notify>,
+pub(super) struct Place {
+    pub(super) net: Rc<Net>,
+    pub(super) token: u64,
+    pub(super) rung: Rc<Notify>,
 }
 
 impl Place {
-    fn new(net: Rc<Net>) -> Self {
+    pub(super) fn new(net: Rc<Net>) -> Self {
         let (token, rung) = net.add_stream();
         Self { net, token, rung }
     }
@@ -47,6 +47,16 @@ impl Drop for Place {
     }
 }
 
+/// What holds for the stream with this token.
+pub(super) fn stream_config(net: &Net, token: u64) -> StreamConfig {
+    StreamConfig {
+        fragment_limit: net.member.limits.max_request_bytes + (512 << 10),
+        header_len: net.member.header.encoded_len(i64::MAX, net.member.view.term(), 1),
+        progress_interval_ms: net.member.progress_interval_ms(token),
+        ..StreamConfig::default()
+    }
+}
+
 /// `Watch`.
 pub async fn watch(
     net: Rc<Net>,
@@ -55,12 +65,7 @@ pub async fn watch(
     sender: StreamSender,
 ) -> Status {
     let place = Place::new(Rc::clone(&net));
-    let config = StreamConfig {
-        fragment_limit: net.member.limits.max_request_bytes + (512 << 10),
-        header_len: net.member.header.encoded_len(i64::MAX, net.member.view.term(), 1),
-        progress_interval_ms: net.member.progress_interval_ms(place.token),
-        ..StreamConfig::default()
-    };
+    let config = stream_config(&net, place.token);
     let now = net.member.clock.now_ms();
     let mut state = StreamState::new(&net.member.hub, net.doorbell(), place.token, now, config);
     match run(&net, call, &place, &mut state, &mut messages, &sender).await {
@@ -158,7 +163,8 @@ impl Sent {
     }
 }
 
-async fn sleep(patience_ms: Option<u64>) {
+/// Sleeps so long, or for ever.
+pub(super) async fn sleep(patience_ms: Option<u64>) {
     match patience_ms {
         Some(ms) => tokio::time::sleep(Duration::from_millis(ms.max(1))).await,
         None => std::future::pending().await,
