@@ -1,20 +1,13 @@
 package interop
 
-// Mutual TLS: a real etcd that wants a certificate, on TCP and on a socket in
-// the file system, asked in each way by clientv3 and by etch-client.
+// Mutual TLS: an etch and a real etcd that want a certificate, on TCP and on a
+// socket in the file system, asked in each way by clientv3 and by etch-client.
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,54 +19,26 @@ import (
 	"go.uber.org/zap"
 )
 
-// authority signs certificates into a directory.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func writePEM(t testing.TB, path, kind string, der []byte) {
-	t.Helper()
-	fine(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-}
-
-// certificate makes NAME.pem and NAME-key.pem, signed by the authority or, where
-// there is none, by itself.
-func (a *authority) certificate(t testing.TB, dir, name string) *authority {
-	t.Helper()
-	key := ok[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost", "etcd.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IsCA:        a == nil, BasicConstraintsValid: true,
-	}
-	parent, signer := template, key
-	if a != nil {
-		parent, signer = a.cert, a.key
-	}
-	der := ok[[]byte](t)(x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer))
-	secret := ok[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
-	writePEM(t, filepath.Join(dir, name+".pem"), "CERTIFICATE", der)
-	writePEM(t, filepath.Join(dir, name+"-key.pem"), "PRIVATE KEY", secret)
-	return &authority{dir, ok[*x509.Certificate](t)(x509.ParseCertificate(der)), key}
-}
-
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	program := rustProgram(t)
-	dir := t.TempDir()
-	var none *authority
-	ca := none.certificate(t, dir, "ca")
-	none.certificate(t, dir, "other")
-	ca.certificate(t, dir, "server")
-	ca.certificate(t, dir, "client")
+	ca := newAuthority(t, "ca")
+	both := func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "etcd.test") }
+	ca.sign(t, "server", both)
+	ca.sign(t, "client", nil)
+	fine(t, os.Link(ca.file, filepath.Join(ca.dir, "ca.pem")))
+	fine(t, os.Link(newAuthority(t, "other").file, filepath.Join(ca.dir, "other.pem")))
 
-	s := newServer(t, "etcd")
+	for _, server := range []string{"etch", "etcd"} {
+		t.Run(server, func(t *testing.T) {
+			t.Parallel()
+			mutualTLS(t, server, program, ca.dir)
+		})
+	}
+}
+
+func mutualTLS(t *testing.T, server, program, dir string) {
+	s := newServer(t, server)
 	secured := "https://" + s.Endpoint()
 	// etcd takes a socket's name only in the form of a host and a port, and makes it where it runs.
 	port := freePort(t)
