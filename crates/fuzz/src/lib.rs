@@ -35,6 +35,9 @@ pub const TARGETS: &[Target] = &[
     targets::requests::TARGET,
     targets::entries::TARGET,
     targets::entries::APPLY,
+    targets::auth::TARGET,
+    #[cfg(feature = "server")]
+    targets::jwt::TARGET,
     #[cfg(feature = "server")]
     targets::config::FLAGS,
     #[cfg(feature = "server")]

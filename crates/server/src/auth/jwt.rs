@@ -74,10 +74,20 @@ impl Jwt {
         };
         let (public, private) = (read("pub-key")?, read("priv-key")?);
         let method = option("sign-method").unwrap_or_default();
+        Self::new(method, private.as_deref(), public.as_deref(), ttl_seconds)
+    }
+
+    /// Of a method's name, and what is in the files of keys.
+    pub fn new(
+        method: &str,
+        private: Option<&[u8]>,
+        public: Option<&[u8]>,
+        ttl_seconds: f64,
+    ) -> Result<Self, String> {
         let algorithm = Algorithm::named(method).ok_or_else(|| {
             format!("{BAD_OPTIONS}: sign-method: auth: invalid auth signature method")
         })?;
-        let keys = Keys::new(algorithm, private.as_deref(), public.as_deref())?;
+        let keys = Keys::new(algorithm, private, public)?;
         Ok(Self { algorithm, keys, ttl_seconds })
     }
 
