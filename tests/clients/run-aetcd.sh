@@ -19,21 +19,5 @@ rm -f "$work/aetcd.xml"
 PATH="$work/bin:$PATH" TEST_ETCD_HTTP_URL="http://127.0.0.1:$port" PYTHONPATH="$PWD" \
   timeout 600 "$venv/bin/python" -m pytest -q -p no:cacheprovider --no-cov -o addopts= --junitxml="$work/aetcd.xml" tests \
   >"$work/aetcd.log" 2>&1 || true
-"$venv/bin/python" - "$work/aetcd.xml" "$work/aetcd.passed" "$work/aetcd.failed" <<'PY' || { tail -40 "$work/aetcd.log"; exit 1; }
-import sys
-import xml.etree.ElementTree as ElementTree
-
-report, passed, failed = sys.argv[1:]
-good, bad = set(), set()
-for case in ElementTree.parse(report).iter('testcase'):
-    name = (case.get('classname') + '.' + case.get('name')).replace(' ', '_')
-    if case.find('failure') is not None or case.find('error') is not None:
-        bad.add(name)
-    elif case.find('skipped') is None:
-        good.add(name)
-# A test whose clean-up failed is listed twice; it failed.
-for path, names in ((passed, good - bad), (failed, bad)):
-    with open(path, 'w') as out:
-        out.writelines(name + '\n' for name in sorted(names))
-PY
+"$venv/bin/python" "$root/tests/clients/junit.py" "$work/aetcd.xml" "$work/aetcd.passed" "$work/aetcd.failed" || { tail -40 "$work/aetcd.log"; exit 1; }
 judge "$work/aetcd.passed" "$work/aetcd.failed" "$root/tests/clients/aetcd.expected"

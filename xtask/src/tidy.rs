@@ -16,16 +16,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rpc", &[]),
     ("tls", &[]),
     ("cli", &[]),
+    ("json", &["api"]),
     // Never opens a data directory.
     ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
-    ("server", &["api", "disk", "state", "node", "rpc", "tls"]),
+    ("server", &["api", "disk", "state", "node", "rpc", "tls", "json"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["server", "ctl", "utl"]),
     // For tests alone; nothing that ships may use them.
     ("bench", &["api", "disk", "state"]),
-    ("fuzz", &["api", "disk", "state", "rpc", "server"]),
+    ("fuzz", &["api", "disk", "json", "state", "rpc", "server"]),
     ("sim", &["api", "disk", "state", "node"]),
     ("torture", &["api", "disk", "sim"]),
 ];

@@ -46,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     targets::config::URLS,
     #[cfg(feature = "server")]
     targets::port::HTTP1,
+    targets::json::JSON,
+    targets::json::SOCKET,
     targets::port::HTTP2,
     targets::port::GRPC,
 ];

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod config;
 pub mod driver;
+mod gateway;
 mod gauges;
 pub mod http;
 pub mod logging;

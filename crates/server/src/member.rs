@@ -14,6 +14,7 @@ use etch_api::pb::etcdserverpb::{
 };
 use etch_api::wire::HeaderTemplate;
 use etch_disk::backend::{Backend, Bolt};
+use etch_json::Gateway;
 use etch_node::{Identity, View};
 use etch_state::alarm::Alarms;
 use etch_state::auth::Auth;
@@ -59,6 +60,8 @@ pub struct RequestLimits {
 pub struct Member {
     /// The HTTP pages.
     pub site: Site<Asked>,
+    /// The API as JSON, unless it is switched off.
+    pub gateway: Option<Gateway>,
     /// Who we are.
     pub identity: Identity,
     /// The part of a response header that never changes.

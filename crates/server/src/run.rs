@@ -17,6 +17,7 @@ use etch_disk::backend::{self, Bolt};
 use etch_disk::fs::{Disk, RealDisk};
 use etch_disk::snap::Snapshotter;
 use etch_disk::wal::{self, Preparer};
+use etch_json::Gateway;
 use etch_node::{Commit, LogWrite, Node, RecoverError, Recovered, Recovery};
 use etch_rpc::{Limits, Stats};
 use etch_state::StateConfig;
@@ -350,6 +351,7 @@ impl Parts {
         let asked = Asked::new(self.identity, self.node.view(), inbox, state);
         Ok(Member {
             site: Site::new(asked, Arc::clone(metrics), log.clone(), Settings::new(config)),
+            gateway: config.enable_grpc_gateway.then(Gateway::new),
             identity: self.identity,
             header: HeaderTemplate::new(self.identity.cluster, self.identity.member),
             view: self.node.view(),

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod config;
 pub mod db;
 pub mod entries;
+pub mod json;
 #[cfg(feature = "server")]
 pub mod jwt;
 pub mod port;

@@ -7,8 +7,8 @@ mod pages;
 mod query;
 mod serve;
 
-pub use pages::{Alarm, Member, MemberInfo, Pages, Secured, Settings, Site};
-pub use serve::{Http1Limits, serve_http1, serve_pages};
+pub use pages::{Alarm, Member, MemberInfo, Pages, Secured, Settings, Site, redirect};
+pub use serve::{Http1Limits, serve_http1, serve_port};
 
 #[cfg(test)]
 mod tests;

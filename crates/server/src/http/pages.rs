@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, ORIGIN};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::query;
@@ -188,31 +188,46 @@ impl<M: Member> Site<M> {
 
     /// A request on a client port: all pages, for the hosts and origins that are let in.
     async fn client(&self, request: &Parts) -> Response<Bytes> {
-        if let Some(refused) = self.refuse_named(request) {
+        if let Some(refused) = self.refuse(request) {
             return finish(request, refused);
         }
-        // A page in a browser cannot have another name's certificate.
-        let secured = request.extensions.get::<Secured>().is_some();
-        let host = query::host_name(host(request));
-        let allowed = &self.settings.host_whitelist;
-        if !(secured || allowed.is_empty() || allowed.contains("*") || allowed.contains(host)) {
-            log_warn!(
-                self.log,
-                "rejecting HTTP request to prevent DNS rebinding attacks",
-                "host" => host
-            );
-            return finish(request, error(StatusCode::MISDIRECTED_REQUEST, &wrong_host(host)));
-        }
-        let mut response = if request.method == Method::OPTIONS {
-            Response::default()
-        } else {
-            match self.common(request).await {
+        let mut response = match self.at_once(request) {
+            Some(response) => response,
+            None => match self.common(request).await {
                 Some(response) => response,
                 None => self.client_only(request),
-            }
+            },
         };
-        self.allow_origin(request, &mut response);
+        self.allow_origin(request, response.headers_mut());
         finish(request, response)
+    }
+
+    /// What a request on a client port gets that is not let in.
+    pub fn refuse(&self, request: &Parts) -> Option<Response<Bytes>> {
+        // A page in a browser cannot have another name's certificate.
+        if request.extensions.get::<Secured>().is_some() {
+            return self.refuse_named(request);
+        }
+        let host = query::host_name(host(request));
+        let allowed = &self.settings.host_whitelist;
+        if allowed.is_empty() || allowed.contains("*") || allowed.contains(host) {
+            return None;
+        }
+        log_warn!(
+            self.log,
+            "rejecting HTTP request to prevent DNS rebinding attacks",
+            "host" => host
+        );
+        Some(error(StatusCode::MISDIRECTED_REQUEST, &wrong_host(host)))
+    }
+
+    /// What a request on a client port gets whatever its path is for.
+    pub fn at_once(&self, request: &Parts) -> Option<Response<Bytes>> {
+        if request.method == Method::OPTIONS {
+            return Some(Response::default());
+        }
+        let clean = query::cleaned(request.uri.path())?;
+        Some(redirect(request, &clean))
     }
 
     /// A request on a port of `--listen-metrics-urls`: metrics and health alone.
@@ -318,7 +333,8 @@ impl<M: Member> Site<M> {
         page("application/json; charset=utf-8", text)
     }
 
-    fn allow_origin(&self, request: &Parts, response: &mut Response<Bytes>) {
+    /// Says which origins' pages may read the answer.
+    pub fn allow_origin(&self, request: &Parts, headers: &mut HeaderMap) {
         let cors = &self.settings.cors;
         let origin = if cors.is_empty() || cors.contains("*") {
             HeaderValue::from_static("*")
@@ -330,7 +346,6 @@ impl<M: Member> Site<M> {
                 _ => return,
             }
         };
-        let headers = response.headers_mut();
         let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
         let allowed = HeaderValue::from_static("accept, content-type, authorization");
         headers.insert("access-control-allow-methods", methods);
@@ -382,7 +397,8 @@ fn not_found() -> Response<Bytes> {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
-fn redirect(request: &Parts, path: &str) -> Response<Bytes> {
+/// Leads to another path.
+pub fn redirect(request: &Parts, path: &str) -> Response<Bytes> {
     let target = match request.uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),

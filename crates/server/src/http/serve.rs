@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use etch_rpc::{BoxError, PlainBody};
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -15,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::pages::{Member, Pages, Secured, Site};
+use super::pages::{Member, Pages, Site};
 
 /// What a connection may take.
 #[derive(Clone, Debug)]
@@ -53,25 +55,42 @@ pub async fn serve_http1<IO, H, F>(
     handler: H,
 ) -> Result<(), hyper::Error>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Bytes>) -> F,
     F: Future<Output = Response<Bytes>>,
 {
-    const LEAST_BUFFER: usize = 8 * 1024;
     let handler = &handler;
+    let answer = async |request: Request<Incoming>| match whole(request, limits).await {
+        Ok(request) => handler(request).await.map(Full::new),
+        Err(status) => refused(status).map(Full::new),
+    };
+    serve(io, limits, shutdown, answer).await
+}
+
+/// The same, with bodies that come and go bit by bit.
+async fn serve<IO, B>(
+    io: IO,
+    limits: &Http1Limits,
+    shutdown: impl Future<Output = ()>,
+    answer: impl AsyncFn(Request<Incoming>) -> Response<B>,
+) -> Result<(), hyper::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    const LEAST_BUFFER: usize = 8 * 1024;
+    let answer = &answer;
     let service = service_fn(|request: Request<Incoming>| async move {
-        let response = match whole(request, limits).await {
-            Ok(request) => handler(request).await,
-            Err(status) => refused(status),
-        };
-        Ok::<_, Infallible>(response.map(Full::new))
+        Ok::<_, Infallible>(answer(request).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes.max(LEAST_BUFFER))
         .max_headers(limits.headers)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return result,
@@ -80,32 +99,41 @@ where
     connection.await
 }
 
-/// Serves a connection with the pages of its port.
-pub async fn serve_pages<IO, M>(
+/// Serves a connection with the pages of its port, once `first` has seen that a request is not for it.
+pub async fn serve_port<IO, M>(
     io: IO,
     site: &Site<M>,
     pages: Pages,
-    secured: Option<Secured>,
+    first: impl AsyncFn(Parts, PlainBody) -> Result<Response<PlainBody>, (Parts, PlainBody)>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M: Member,
 {
     let limits = Http1Limits::default();
-    let handler = |request: Request<Bytes>| async move {
-        let (mut head, _) = request.into_parts();
-        head.extensions.extend(secured.map(Secured::into_extensions).unwrap_or_default());
-        site.respond(pages, &head).await
+    let first = &first;
+    let answer = async |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let (head, body) = match first(head, Box::pin(body.map_err(Into::into))).await {
+            Ok(response) => return response,
+            Err(request) => request,
+        };
+        let page = match whole(Request::from_parts(head, body), &limits).await {
+            Ok(request) => site.respond(pages, &request.into_parts().0).await,
+            Err(status) => refused(status),
+        };
+        page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
     };
-    serve_http1(io, &limits, shutdown, handler).await.map_err(std::io::Error::other)
+    serve(io, &limits, shutdown, answer).await.map_err(std::io::Error::other)
 }
 
 /// The request with all of its body.
-async fn whole(
-    request: Request<Incoming>,
-    limits: &Http1Limits,
-) -> Result<Request<Bytes>, StatusCode> {
+async fn whole<B>(request: Request<B>, limits: &Http1Limits) -> Result<Request<Bytes>, StatusCode>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     let (head, body) = request.into_parts();
     if body.is_end_stream() {
         return Ok(Request::from_parts(head, Bytes::new()));

@@ -455,5 +455,13 @@ async fn a_connection_has_bounds() {
 async fn a_connection_ends_when_it_is_told_to() {
     let (_near, far) = tokio::io::duplex(1024);
     let site = site(&WELL, settings());
-    serve_pages(far, &site, Pages::Client, None, std::future::ready(())).await.expect("ended");
+    serve_port(
+        far,
+        &site,
+        Pages::Client,
+        async |head, body| Err((head, body)),
+        std::future::ready(()),
+    )
+    .await
+    .expect("ended");
 }

@@ -29,11 +29,12 @@ use etch_state::watch::Doorbell;
 use etch_tls::{Bounds, Gate};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::auth::claim::Claim;
 use crate::auth::jwt::Verified;
 use crate::driver::inbox::{Caller, Command, Outcome};
+use crate::gateway;
 use crate::http::Secured;
 use crate::member::Member;
 use crate::services::lazy::{LargeAnswers, ROOT_AGE};
@@ -191,6 +192,12 @@ impl Net {
     /// Hands over what was gathered outside of a connection's turn.
     pub fn send_now(&self) {
         self.member.inbox.extend(&mut self.outbox.borrow_mut());
+    }
+
+    /// The end of a turn: what it gathered is handed over, and what it counted.
+    pub fn end_turn(&self) {
+        self.send_now();
+        self.tell_versions();
     }
 
     /// Gives each outcome to the call that waits for it.
@@ -351,6 +358,8 @@ pub struct NetHandler {
     pub offer: Offer,
     /// What TLS says of the connection, if it is spoken.
     pub secured: Option<Secured>,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl Handler for NetHandler {
@@ -363,8 +372,7 @@ impl Handler for NetHandler {
     }
 
     fn batch_end(&self) {
-        self.net.send_now();
-        self.net.tell_versions();
+        self.net.end_turn();
     }
 
     fn stream(
@@ -381,14 +389,19 @@ impl Handler for NetHandler {
     fn plain(
         self: Rc<Self>,
         request: http::Request<Bytes>,
-        _peer: Rc<Peer>,
+        peer: Rc<Peer>,
     ) -> LocalFuture<http::Response<PlainBody>> {
         Box::pin(async move {
-            let site = &self.net.member.site;
-            let mut head = request.into_parts().0;
-            head.extensions.extend(self.secured.map(Secured::into_extensions).unwrap_or_default());
-            let page = site.respond(self.offer.pages(), &head).await;
-            page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
+            let whole = |body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody;
+            let stop = self.stop.clone();
+            let gate =
+                gateway::Gate { net: Rc::clone(&self.net), peer, secured: self.secured, stop };
+            let (head, body) = request.map(whole).into_parts();
+            let pages = self.offer.pages();
+            match gate.respond(pages, head, body).await {
+                Ok(response) => response,
+                Err((head, _)) => self.net.member.site.respond(pages, &head).await.map(whole),
+            }
         })
     }
 

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use super::stream::Stream;
 use super::{Net, NetHandler};
-use crate::http::{Pages, Secured, serve_pages};
+use crate::gateway::Gate;
+use crate::http::{Pages, Secured, serve_port};
 
 /// What a listening socket offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,11 +205,15 @@ async fn speak(
 ) {
     let Come { io, protocol, peer, secured } = come;
     if protocol == Protocol::Http2 {
-        let handler = Rc::new(NetHandler { net, offer, secured });
+        let handler = Rc::new(NetHandler { net, offer, secured, stop: stop.clone() });
         serve_connection(io, handler, peer, limits, stopped(stop)).await;
     } else {
+        let peer = Rc::new(peer);
+        let gate = Gate { net: Rc::clone(&net), peer, secured, stop: stop.clone() };
+        let pages = offer.pages();
+        let first = async |head, body| gate.respond(pages, head, body).await;
         // A connection that fails concerns nobody but its client.
-        let _ = serve_pages(io, &net.member.site, offer.pages(), secured, stopped(stop)).await;
+        let _ = serve_port(io, &net.member.site, pages, first, stopped(stop)).await;
     }
 }
 

@@ -1,0 +1,224 @@
+//! The API as JSON on the client port: which requests are its own, what of their HTTP becomes a call, and what
+//! an answer looks like. The bytes go into the same entry points as those of gRPC. Not here: JSON itself and
+//! the routes (`etch_json`), calls under way (`call`), WebSocket's connections (`socket`).
+
+mod body;
+mod call;
+mod socket;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etch_json::Endpoint;
+use etch_rpc::{CallInfo, Code, Peer, PlainBody, Status};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use tokio::sync::watch;
+
+use crate::http::{Pages, Secured, redirect};
+use crate::net::Net;
+
+use body::RequestBody;
+
+/// Where the routes are.
+const PREFIX: &str = "/v3/";
+/// Where they were once, and are still found.
+const OLD_PREFIX: &str = "/v3beta/";
+/// Where their description is.
+const DOCUMENT: &str = "/openapi.json";
+/// What a call says of itself that came as JSON.
+const GATEWAY_ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
+const GRPC_CONTENT: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
+
+/// A connection's side of the gateway.
+pub struct Gate {
+    /// The thread's things.
+    pub net: Rc<Net>,
+    /// Who is at the other end.
+    pub peer: Rc<Peer>,
+    /// What TLS says of the connection, if it is spoken.
+    pub secured: Option<Secured>,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// An answer of these bytes.
+fn whole(body: impl Into<Bytes>) -> PlainBody {
+    Box::pin(Full::new(body.into()).map_err(Into::into))
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<PlainBody> {
+    let mut response = Response::new(whole(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn http_status(code: Code) -> StatusCode {
+    let status = etch_json::http_status(code as u32);
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The answer of a call that failed before there was anything to say.
+fn refused(status: &Status) -> Response<PlainBody> {
+    let body = etch_json::error(status.code as u32, &status.message);
+    let mut response = json(http_status(status.code), body);
+    if status.code == Code::Unauthenticated
+        && let Ok(why) = HeaderValue::from_str(&status.message)
+    {
+        response.headers_mut().insert(WWW_AUTHENTICATE, why);
+    }
+    response
+}
+
+impl Gate {
+    /// The answer, if the request is for the gateway; the request back, if it is for the pages, with what TLS
+    /// says of it.
+    pub async fn respond(
+        &self,
+        pages: Pages,
+        mut head: Parts,
+        body: PlainBody,
+    ) -> Result<Response<PlainBody>, (Parts, PlainBody)> {
+        head.extensions.extend(self.secured.map(Secured::into_extensions).unwrap_or_default());
+        if pages != Pages::Client {
+            return Err((head, body));
+        }
+        if let Some(rest) = head.uri.path().strip_prefix(OLD_PREFIX) {
+            head.uri = moved(&head.uri, &format!("{PREFIX}{rest}"));
+        }
+        let path = head.uri.path();
+        let ours = path.starts_with(PREFIX) || path == &PREFIX[..3] || path == DOCUMENT;
+        let (Some(gateway), true) = (&self.net.member.gateway, ours) else {
+            return Err((head, body));
+        };
+        let site = &self.net.member.site;
+        if let Some(refused) = site.refuse(&head) {
+            return Ok(refused.map(whole));
+        }
+        let mut response = if let Some(page) = site.at_once(&head) {
+            page.map(whole)
+        } else if path == DOCUMENT {
+            let text = etch_json::document(gateway, crate::config::ETCD_VERSION);
+            json(StatusCode::OK, text.into_bytes())
+        } else if !path.starts_with(PREFIX) {
+            redirect(&head, PREFIX).map(whole)
+        } else if socket::is_asked_for(&head) {
+            self.socket(&mut head)
+        } else {
+            self.call(gateway.endpoint(path).cloned(), &head, RequestBody::new(body)).await
+        };
+        site.allow_origin(&head, response.headers_mut());
+        Ok(response)
+    }
+
+    /// A request whose path is under the prefix.
+    async fn call(
+        &self,
+        endpoint: Option<Endpoint>,
+        head: &Parts,
+        body: RequestBody,
+    ) -> Response<PlainBody> {
+        let Some(endpoint) = endpoint else {
+            return refused(&Status::new(Code::NotFound, "Not Found"));
+        };
+        if head.method != Method::POST {
+            return refused(&Status::new(Code::Unimplemented, "Method Not Allowed"));
+        }
+        let deadline = match head.headers.get("grpc-timeout").map(timeout) {
+            None => None,
+            Some(Some(timeout)) => Instant::now().checked_add(timeout),
+            Some(None) => {
+                let given = head.headers["grpc-timeout"].to_str().unwrap_or_default();
+                let text = format!("invalid grpc-timeout: {given}");
+                return refused(&Status::new(Code::InvalidArgument, text));
+            }
+        };
+        // Not by the name in a certificate, which counts in gRPC alone.
+        let peer = Peer { remote: self.peer.remote, local: self.peer.local, ..Peer::default() };
+        let info = CallInfo::new(metadata(&head.headers), Rc::new(peer), deadline);
+        self.serve(&endpoint, info, body).await
+    }
+}
+
+/// The same with another path.
+fn moved(uri: &Uri, path: &str) -> Uri {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    target.parse().unwrap_or_else(|_| uri.clone())
+}
+
+/// What of a request's headers a call gets to see.
+fn metadata(headers: &HeaderMap) -> HeaderMap {
+    const GIVEN: &str = "grpc-metadata-";
+    let mut out = HeaderMap::new();
+    for (name, value) in headers {
+        let given = name.as_str().strip_prefix(GIVEN).map(HeaderName::try_from);
+        if let Some(Ok(name)) = given {
+            out.append(name, value.clone());
+        }
+    }
+    if let Some(token) = headers.get(AUTHORIZATION) {
+        out.insert(AUTHORIZATION, token.clone());
+    }
+    let accept = headers.get(http::header::ACCEPT);
+    let accept = accept.cloned().unwrap_or(HeaderValue::from_static("*/*"));
+    out.insert(GATEWAY_ACCEPT, accept);
+    out
+}
+
+/// gRPC's time limits: a number and a letter for its unit.
+fn timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.checked_mul(3600)?),
+        "M" => Duration::from_secs(number.checked_mul(60)?),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limits_are_those_of_grpc() {
+        let read = |text: &'static str| timeout(&HeaderValue::from_static(text));
+        assert_eq!(read("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        for bad in ["", "5", "S", "5x", "-5S", "99999999999999999999S"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_call_sees_the_token_and_what_is_meant_for_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", HeaderValue::from_static("t.1"));
+        headers.insert("grpc-metadata-hasleader", HeaderValue::from_static("true"));
+        headers.insert("cookie", HeaderValue::from_static("secret"));
+        let seen = metadata(&headers);
+        assert_eq!(seen["authorization"], "t.1");
+        assert_eq!(seen["hasleader"], "true");
+        assert_eq!(seen["grpcgateway-accept"], "*/*");
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn the_old_prefix_leads_to_the_new_one() {
+        let uri: Uri = "/v3beta/kv/put?x=1".parse().expect("a path");
+        assert_eq!(moved(&uri, "/v3/kv/put"), "/v3/kv/put?x=1");
+    }
+}
