@@ -397,7 +397,6 @@ impl Parts {
             max_wals: core.max_wals,
             writes,
             inbox: Arc::clone(core.inbox),
-            preparer: preparer.clone(),
             prepare,
             metrics: Arc::clone(core.metrics),
             log: core.log.clone(),

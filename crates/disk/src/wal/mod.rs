@@ -256,6 +256,12 @@ impl Wal {
         self.next.prepare()
     }
 
+    /// Whether it is time for somebody to make the next segment ready: half of this one is written. Not before,
+    /// since filling a segment costs as much as writing one, and a quiet log may never come to need it.
+    pub fn wants_next(&self) -> bool {
+        self.tail_bytes() >= self.options.segment_bytes / 2 && self.next.is_wanted()
+    }
+
     /// A handle that makes the next segment ready from another thread.
     pub fn preparer(&self) -> Preparer {
         self.next.clone()

@@ -94,7 +94,7 @@ impl Preparer {
     }
 
     /// True if the next segment is neither ready nor being made.
-    pub fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         let state = self.lock();
         state.ready.is_none() && state.making.is_none()
     }

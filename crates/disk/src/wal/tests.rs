@@ -291,14 +291,19 @@ fn a_full_disk() {
 fn the_next_segment_is_made_elsewhere() {
     let disk = disk();
     let mut wal = create(&disk);
+    assert!(!wal.wants_next(), "a log that is nearly empty may never need it");
+    fill(&mut wal, 1..=6, 700);
+    assert!(wal.wants_next());
     let preparer = wal.preparer();
     assert!(std::thread::spawn(move || preparer.prepare()).join().unwrap().unwrap());
-    assert!(!wal.preparer().is_wanted());
+    assert!(!wal.wants_next());
     let len = bytes(&disk, &dir().join("0.tmp")).len() as u64;
     assert_eq!(len, SMALL.segment_bytes);
-    fill(&mut wal, 1..=12, 700);
+    fill(&mut wal, 7..=12, 700);
     assert_eq!(disk.list(dir()).unwrap().len(), 2);
-    assert!(wal.preparer().is_wanted());
+    assert!(!wal.wants_next());
+    fill(&mut wal, 13..=17, 700);
+    assert!(wal.wants_next());
     wal.prepare_next().unwrap();
     wal.close().unwrap();
     assert_eq!(disk.list(dir()).unwrap().len(), 2);

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use etch_disk::snap::Snapshotter;
-use etch_disk::wal::{Preparer, Wal, WalError};
+use etch_disk::wal::{Wal, WalError};
 use etch_node::LogWrite;
 
 use super::inbox::{Command, Inbox};
@@ -30,9 +30,7 @@ pub struct WalThread {
     pub writes: Receiver<LogWrite>,
     /// Where "durable" is said.
     pub inbox: Arc<Inbox>,
-    /// Knows whether a next segment is ready.
-    pub preparer: Preparer,
-    /// Asks for one.
+    /// Asks for the next segment.
     pub prepare: Sender<()>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -79,7 +77,7 @@ impl WalThread {
             self.release(index)?;
         }
         // To wake a thread costs more than to look, and this is after every flush.
-        if self.preparer.is_wanted() {
+        if self.wal.wants_next() {
             // The other end is there as long as we are.
             let _ = self.prepare.send(());
         }
