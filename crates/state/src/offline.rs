@@ -6,7 +6,9 @@
 use std::io;
 
 use bytes::Bytes;
+use etch_api::pb::mvccpb::KeyValue;
 use etch_disk::backend::{Batch, Bucket, Snapshot};
+use prost::Message as _;
 
 use crate::members::{Member, key_of};
 use crate::mvcc::{self, Revision};
@@ -54,6 +56,35 @@ pub fn bump_revision(
     batch.put(Bucket::Key, &Revision::new(bumped, 0).encode()[..], Bytes::new());
     mvcc::schedule_compaction(batch, bumped);
     Ok((latest, bumped))
+}
+
+/// Adds keys with revisions that they had elsewhere, each a row of its own, and moves the applied index to `index`
+/// unless it is there already: no entry up to it is applied again.
+///
+/// # Errors
+/// Another key was written at one of these revisions, or a revision is none.
+pub fn import(snapshot: &Snapshot, keys: &[KeyValue], index: u64) -> io::Result<Batch> {
+    let mut batch = Batch::new();
+    for kv in keys {
+        let wrong = |why: &str| {
+            let key = String::from_utf8_lossy(&kv.key);
+            let why = format!("key {key:?} at revision {}: {why}", kv.mod_revision);
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+        };
+        if kv.mod_revision < 1 {
+            return wrong("there is no such revision");
+        }
+        let row = Revision::new(kv.mod_revision, 0).encode();
+        let value = Bytes::from(kv.encode_to_vec());
+        if snapshot.get(Bucket::Key, &row[..])?.is_some_and(|held| held != &value[..]) {
+            return wrong("the store has something else at this revision");
+        }
+        batch.put(Bucket::Key, &row[..], value);
+    }
+    if index > consistent_index(snapshot)? {
+        batch.put(Bucket::Meta, CONSISTENT_INDEX, Bytes::copy_from_slice(&index.to_be_bytes()));
+    }
+    Ok(batch)
 }
 
 /// The newest revision in the file; 0 if there is none.

@@ -20,7 +20,8 @@ pub fn command() -> Command {
         .flags(vec![Flag::text("data-dir", "", data_dir).required()])
 }
 
-fn run(matches: &Matches) -> Result<(), Failure> {
+/// Carries it out.
+pub fn run(matches: &Matches) -> Result<(), Failure> {
     let dir = matches.text("data-dir");
     defrag(Path::new(dir), matches).map_err(|failure| {
         let why = format!("Failed to defragment etcd data[{dir}] ({})", failure.text);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etch_cli::{Failure, Matches, go};
+use etch_cli::{Failure, Matches, Value, go};
 use etch_disk::backend::{self, Backend, Batch, Bolt, Committed, Shrunk, Snapshot};
 use etch_disk::fs::{Disk, File, Open, RealDisk};
 
@@ -14,6 +14,8 @@ use crate::exit;
 
 /// How often a lock that another process holds is tried again.
 const LOCK_PACE: Duration = Duration::from_millis(50);
+/// After how long a wait without an end is told.
+const LOCK_NOTE: Duration = Duration::from_secs(1);
 
 /// The machine's disk.
 pub fn disk() -> Arc<dyn Disk> {
@@ -53,24 +55,22 @@ pub fn open_to_read(path: &Path, matches: &Matches) -> Result<(Snapshot, Arc<dyn
 /// A database that is changed.
 pub fn open_to_write(path: &Path, matches: &Matches) -> Result<Arc<Bolt>, Failure> {
     must_exist(path)?;
-    let until = deadline(matches);
+    let mut wait = Wait::new(path, matches);
     loop {
         match Bolt::open(disk(), path, backend::Options::default()) {
             Ok(bolt) => return Ok(bolt),
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && is_before(until) => {
-                thread::sleep(LOCK_PACE);
-            }
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && wait.goes_on() => {}
             Err(e) => return Err(Failure::new(exit::ERROR, e.to_string())),
         }
     }
 }
 
 fn lock(file: &dyn File, path: &Path, matches: &Matches) -> Result<(), Failure> {
-    let until = deadline(matches);
+    let mut wait = Wait::new(path, matches);
     loop {
         match file.try_lock() {
             Ok(true) => return Ok(()),
-            Ok(false) if is_before(until) => thread::sleep(LOCK_PACE),
+            Ok(false) if wait.goes_on() => {}
             Ok(false) => {
                 let why = format!("{}: the database is in use by another process", path.display());
                 return Err(Failure::new(exit::ERROR, why));
@@ -80,14 +80,41 @@ fn lock(file: &dyn File, path: &Path, matches: &Matches) -> Result<(), Failure> 
     }
 }
 
-/// When waiting ends; never, where the flag is 0.
-fn deadline(matches: &Matches) -> Option<Instant> {
-    let wait = u64::try_from(matches.duration_ns("timeout")).unwrap_or(0);
-    (wait > 0).then(|| Instant::now() + Duration::from_nanos(wait))
+/// A wait for a lock that a server holds. `etchutl` has `--timeout` for it; the old commands of `etcdctl` have
+/// none, wait as long as it takes, and say so.
+struct Wait<'p> {
+    path: &'p Path,
+    since: Instant,
+    limit: Option<Duration>,
+    /// Whether it is to be said, and was not yet.
+    is_untold: bool,
 }
 
-fn is_before(until: Option<Instant>) -> bool {
-    until.is_none_or(|until| Instant::now() < until)
+impl<'p> Wait<'p> {
+    fn new(path: &'p Path, matches: &Matches) -> Self {
+        let timeout = matches.flags.iter().find(|flag| flag.name == "timeout");
+        let limit = timeout.and_then(|flag| match flag.value {
+            Value::Duration(ns) => u64::try_from(ns).ok().filter(|ns| *ns > 0),
+            _ => None,
+        });
+        let limit = limit.map(Duration::from_nanos);
+        Self { path, since: Instant::now(), limit, is_untold: timeout.is_none() }
+    }
+
+    /// Waits a little, if there is time left.
+    fn goes_on(&mut self) -> bool {
+        let waited = self.since.elapsed();
+        if self.limit.is_some_and(|limit| waited >= limit) {
+            return false;
+        }
+        if self.is_untold && waited >= LOCK_NOTE {
+            let path = go::quote(self.path.to_string_lossy().as_ref());
+            eprintln!("waiting for etcd to close and release its lock on {path}");
+            self.is_untold = false;
+        }
+        thread::sleep(LOCK_PACE);
+        true
+    }
 }
 
 /// What is no database, or a damaged one. etcd's own word comes first, for scripts.

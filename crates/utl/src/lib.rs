@@ -16,11 +16,13 @@ mod migrate;
 mod print;
 mod restore;
 mod status;
+mod time;
+mod v2;
 mod verify;
 mod version;
 mod wal;
 
-use etch_cli::{Command, Flag, Program, Streams};
+use etch_cli::{Command, Failure, Flag, Matches, Program, Streams};
 
 /// Exit statuses, as etcd's tools have them.
 mod exit {
@@ -87,4 +89,17 @@ pub fn run(name: &'static str, words: &[String]) -> u8 {
 /// `snapshot status` and `snapshot restore` as etcdctl had them before 3.6, for `etchctl`.
 pub fn snapshot_commands() -> Vec<Command> {
     vec![restore::command(), status::command()]
+}
+
+/// `migrate` as etcdctl had it before 3.5, for `etchctl`: not `etchutl`'s, which sets the storage version.
+pub fn migrate_command() -> Command {
+    v2::command()
+}
+
+/// `defrag --data-dir` as etcdctl had it before 3.6, for `etchctl`.
+///
+/// # Errors
+/// The directory is in use or broken.
+pub fn defrag_data_dir(matches: &Matches) -> Result<(), Failure> {
+    defrag::run(matches)
 }
