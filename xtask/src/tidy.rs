@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["api", "disk", "state", "node", "rpc", "tls", "json"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
-    ("etch", &["server", "ctl", "utl"]),
+    ("etch", &["cli", "server", "ctl", "utl"]),
     // For tests alone; nothing that ships may use them.
     ("bench", &["api", "disk", "state"]),
     ("fuzz", &["api", "disk", "json", "state", "rpc", "server"]),

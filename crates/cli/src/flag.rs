@@ -205,6 +205,11 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// The lines of help for flags, by name, in two columns, for commands that list them.
+pub fn flag_usages(flags: &[Flag]) -> String {
+    usages(flags.iter())
+}
+
 /// The lines of help for these flags, by name, in two columns.
 pub(crate) fn usages<'f>(flags: impl Iterator<Item = &'f Flag>) -> String {
     let mut flags: Vec<&Flag> = flags.filter(|f| !f.hidden).collect();

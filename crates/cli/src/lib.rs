@@ -23,5 +23,5 @@ pub mod table;
 mod tests;
 
 pub use command::{Args, Command, Failure, Group, Matches, Program};
-pub use flag::{Flag, Value};
+pub use flag::{Flag, Value, flag_usages};
 pub use run::{Streams, run};

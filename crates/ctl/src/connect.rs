@@ -42,20 +42,11 @@ impl Ctl {
     }
 
     fn start(matches: &Matches, short: bool) -> Result<Self, Failure> {
-        let mut matches = matches.clone();
-        env::apply(&mut matches)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Failure::new(exit::ERROR, e.to_string()))?;
-        let endpoints = runtime.block_on(endpoints(&matches))?;
-        let tls = tls(&matches)?;
-        let login = login(&matches)?;
-        let display = Display::new(&matches)?;
-        let limit = span(&matches, "command-timeout");
-        let mut config = config(&matches, usable(endpoints, tls.is_some())?);
-        config.tls = tls;
-        config.dial_timeout = if short { limit.saturating_sub(SPARE) } else { Duration::ZERO };
-        login.put_into(&mut config);
-        let dial = span(&matches, "dial-timeout");
+        let mut parts = Parts::new(matches)?;
+        let limit = parts.limit;
+        parts.config.dial_timeout =
+            if short { limit.saturating_sub(SPARE) } else { Duration::ZERO };
+        let Parts { matches, display, runtime, limit, config, dial } = parts;
         let client = runtime.block_on(connect(config.clone(), dial)).map_err(not_connected)?;
         let runtime = Some(runtime);
         Ok(Self { matches, client, display, config, runtime, limit, dial_limit: dial })
@@ -96,6 +87,57 @@ impl Ctl {
     /// The time that a command may take.
     pub fn limit(&self) -> Duration {
         self.limit
+    }
+}
+
+/// What a client is made of: for commands that talk to one endpoint after another.
+pub struct Parts {
+    /// The command's flags, those from variables among them.
+    pub matches: Matches,
+    /// How answers are printed.
+    pub display: Display,
+    /// Where calls run.
+    pub runtime: Runtime,
+    /// The time that a command may take.
+    pub limit: Duration,
+    config: Config,
+    dial: Duration,
+}
+
+impl Parts {
+    /// As flags and variables say. Nobody is asked for anything yet, but DNS and, for a password, the user.
+    pub fn new(matches: &Matches) -> Result<Self, Failure> {
+        let mut matches = matches.clone();
+        env::apply(&mut matches)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Failure::new(exit::ERROR, e.to_string()))?;
+        let endpoints = runtime.block_on(endpoints(&matches))?;
+        let tls = tls(&matches)?;
+        let login = login(&matches)?;
+        let display = Display::new(&matches)?;
+        let limit = span(&matches, "command-timeout");
+        let mut config = config(&matches, usable(endpoints, tls.is_some())?);
+        config.tls = tls;
+        config.dial_timeout = limit.saturating_sub(SPARE);
+        login.put_into(&mut config);
+        let dial = span(&matches, "dial-timeout");
+        Ok(Self { matches, display, runtime, limit, config, dial })
+    }
+
+    /// The endpoints that the flags name.
+    pub fn endpoints(&self) -> &[String] {
+        &self.config.endpoints
+    }
+
+    /// A client for all endpoints.
+    pub async fn client(&self) -> etch_client::Result<Client> {
+        connect(self.config.clone(), self.dial).await
+    }
+
+    /// A client for one endpoint.
+    pub async fn client_of(&self, endpoint: &str) -> etch_client::Result<Client> {
+        let config = Config { endpoints: vec![endpoint.to_owned()], ..self.config.clone() };
+        connect(config, self.dial).await
     }
 }
 

@@ -8,12 +8,18 @@
 // Until the last of etcdctl's commands is here, some of what they share waits for its users.
 #![allow(dead_code)]
 
+mod alarm;
+mod auth;
 mod check;
 mod compaction;
+mod completion;
 mod connect;
+mod defrag;
 mod del;
 mod display;
+mod downgrade;
 mod elect;
+mod endpoint;
 mod env;
 mod exec;
 mod fail;
@@ -22,20 +28,28 @@ mod lease;
 mod line;
 mod lock;
 mod log;
+mod member;
 mod mirror;
+mod move_leader;
+mod options;
 mod password;
 mod program;
 mod put;
+mod role;
 mod signals;
+mod snapshot;
 mod trace;
 mod txn;
+mod user;
+mod version;
 mod watch;
 mod words;
 
 use std::ffi::OsString;
 
-use etch_cli::{Failure, Streams};
+use etch_cli::{Failure, Program, Streams};
 
+pub use defrag::run as defrag;
 pub use program::program;
 
 /// Exit statuses, as etcdctl has them.
@@ -48,7 +62,7 @@ mod exit {
     pub const INVALID_INPUT: u8 = 3;
     /// A flag's value, or the output format, is not there for this.
     pub const BAD_FEATURE: u8 = 4;
-    /// The server ended a watch.
+    /// The server ended a watch, or a snapshot could not be saved.
     pub const INTERRUPTED: u8 = 5;
     /// Nobody reads what is printed: what a shell reports for a process that a closed pipe has ended.
     pub const PIPE_CLOSED: u8 = 141;
@@ -57,10 +71,10 @@ mod exit {
 }
 
 /// Runs a call of the program; the words do not hold its name. Gives back the exit status.
-pub fn run(name: &'static str, words: impl IntoIterator<Item = OsString>) -> u8 {
+pub fn run(program: Program, words: impl IntoIterator<Item = OsString>) -> u8 {
     let words: Vec<String> = words.into_iter().map(words::from_os).collect();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    etch_cli::run(program(name), &words, &mut Streams { out: &mut out, err: &mut err })
+    etch_cli::run(program, &words, &mut Streams { out: &mut out, err: &mut err })
 }
 
 /// A call that is wrong.

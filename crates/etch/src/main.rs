@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod ctl;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +19,10 @@ fn main() -> ExitCode {
     match part(&args) {
         Part::Utl(name, words) => return ExitCode::from(etch_utl::run(name, words)),
         Part::Ctl(name, skip) => {
-            return ExitCode::from(etch_ctl::run(name, std::env::args_os().skip(skip)));
+            return ExitCode::from(etch_ctl::run(
+                ctl::program(name),
+                std::env::args_os().skip(skip),
+            ));
         }
         Part::Missing(what) => {
             eprintln!("{what} is not part of this release of etch");

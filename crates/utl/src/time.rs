@@ -82,7 +82,9 @@ mod tests {
             assert_eq!(parse(text), Some(nanos), "{text}");
             assert_eq!(format(nanos), utc);
         }
-        for text in ["", "2026", "2026-11-21T13:58:47", "2026-11-21T13:58:47.x", "2026-11-21T13:58:47+x"] {
+        for text in
+            ["", "2026", "2026-11-21T13:58:47", "2026-11-21T13:58:47.x", "2026-11-21T13:58:47+x"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -1,6 +1,8 @@
 //! Answers in the forms that `--write-out` names: simple, fields, json, protobuf; table is the commands' own. Not
 //! here: what an answer says (one file for each kind of message), how it was got.
 
+pub mod auth;
+pub mod cluster;
 pub mod fields;
 pub mod json;
 mod kv;

@@ -77,8 +77,7 @@ impl Found {
                 self.entries.push(entry);
             }
             SNAPSHOT => {
-                let note =
-                    walpb::Snapshot::decode(&record.data[..]).map_err(|e| e.to_string())?;
+                let note = walpb::Snapshot::decode(&record.data[..]).map_err(|e| e.to_string())?;
                 if note.index() == self.from.0 {
                     if note.term() != self.from.1 {
                         return Err("wal: snapshot mismatch".to_owned());

@@ -199,9 +199,8 @@ fn is_taken(store: &Store, urls: &[String], id: &str) -> bool {
     let members = store.get(MEMBERS).and_then(|node| node.children.as_ref());
     members.into_iter().flatten().filter(|(name, _)| *name != id).any(|(_, member)| {
         let raft = member.children.as_ref().and_then(|files| files.get("raftAttributes"));
-        let told: Told = raft
-            .and_then(|file| serde_json::from_slice(&file.value).ok())
-            .unwrap_or_default();
+        let told: Told =
+            raft.and_then(|file| serde_json::from_slice(&file.value).ok()).unwrap_or_default();
         told.peer_urls.iter().any(|url| urls.contains(url))
     })
 }

@@ -400,10 +400,7 @@ mod tests {
         assert_eq!(store.set("/1/dir", false, b"x", Expiry::default()), Err(Refused));
         assert_eq!(store.update("/1/none", b"x", Expiry::default()), Err(Refused));
         assert_eq!(store.update("/1/dir", b"x", Expiry::default()), Err(Refused));
-        assert_eq!(
-            store.compare_and_swap("/1/a", other, b"x", Expiry::default()),
-            Err(Refused)
-        );
+        assert_eq!(store.compare_and_swap("/1/a", other, b"x", Expiry::default()), Err(Refused));
         assert_eq!(store.compare_and_delete("/1/a", other), Err(Refused));
         assert_eq!(store.delete("/1/dir", true, false), Err(Refused));
         assert_eq!(store.delete("/1/dir", false, false), Err(Refused));
