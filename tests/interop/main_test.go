@@ -41,6 +41,10 @@ func findPrograms() error {
 	if target == "" {
 		target = filepath.Join(root, "target")
 	}
+	// Programs are built in other directories than this one, too.
+	if target, err = filepath.Abs(target); err != nil {
+		return err
+	}
 	programs["etch"] = os.Getenv("ETCH_BIN")
 	if programs["etch"] == "" {
 		programs["etch"] = filepath.Join(target, "release", "etch")
@@ -49,27 +53,28 @@ func findPrograms() error {
 		return fmt.Errorf("no etch to test (cargo build --release makes it, ETCH_BIN names another): %w", err)
 	}
 	bin := filepath.Join(target, "interop", "bin")
+	findOld(bin)
 	for name, o := range official {
 		programs[name] = os.Getenv(o.env)
 		if programs[name] != "" {
 			continue
 		}
 		programs[name] = filepath.Join(bin, name)
-		if err := buildOfficial(bin, name, o.pkg); err != nil {
+		if err := buildIn(".", bin, name, o.pkg); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// buildOfficial builds one program unless the one that stands there was built
-// from the same go.sum.
-func buildOfficial(bin, name, pkg string) error {
-	sums, err := os.ReadFile("go.sum")
+// buildIn builds one program in a module's directory, unless the one that
+// stands there was built from the same go.sum.
+func buildIn(dir, bin, name, pkg string) error {
+	sums, err := os.ReadFile(filepath.Join(dir, "go.sum"))
 	if err != nil {
 		return err
 	}
-	mods, err := os.ReadFile("go.mod")
+	mods, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
 		return err
 	}
@@ -84,6 +89,7 @@ func buildOfficial(bin, name, pkg string) error {
 		return err
 	}
 	cmd := exec.Command("go", "build", "-o", filepath.Join(bin, name), pkg)
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}

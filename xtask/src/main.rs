@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bench;
+mod dist;
 mod mutants;
 mod tidy;
 
@@ -16,6 +18,7 @@ cargo xtask CHORE
 
   gate    all that must be green before a change lands: format, clippy, tidy, tests, simulated
           worlds
+  dist    a tarball and a Debian package, with manual pages and completion for shells
   tidy    the house rules that no compiler checks
   fuzz    parsers under bytes that nobody would send; `cargo xtask fuzz --help` says more
   sim     simulated worlds under faults, judged; `cargo xtask sim --help` says more
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = match chore.as_str() {
         "gate" => gate(&root),
         "tidy" => tidy::run(&root),
+        "dist" => dist::run(&root, &env::args().skip(2).collect::<Vec<_>>()),
         "sim" => sim(&root, env::args().skip(2)),
         "mutants" => mutants::run(&root, env::args().skip(2).collect()),
         "torture" => torture(&root, env::args().skip(2).collect()),

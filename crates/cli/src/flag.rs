@@ -170,7 +170,7 @@ impl Flag {
     }
 
     /// Its columns in help: the name's, and the description's.
-    fn columns(&self) -> (String, String) {
+    pub(crate) fn columns(&self) -> (String, String) {
         let (kind, help) = self.described();
         let mut left = match self.short {
             Some(letter) => format!("  -{letter}, --{}", self.name),

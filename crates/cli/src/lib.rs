@@ -14,6 +14,7 @@ mod flag;
 pub mod go;
 mod help;
 pub mod human;
+mod man;
 mod parse;
 pub mod progress;
 mod run;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::command::{Args, Command, Failure, Matches, Program};
 use crate::go::quote;
 use crate::parse::{self, Found, Wrong, find};
-use crate::{complete, help};
+use crate::{complete, help, man};
 
 /// Where a call's own texts go. Commands write to the process's streams themselves.
 pub struct Streams<'s> {
@@ -22,6 +22,10 @@ pub fn run(program: Program, words: &[String], streams: &mut Streams<'_>) -> u8 
     let program = Rc::new(with_help_command(program));
     if let Some(words) = complete::asked(words) {
         return complete::answer(&program, words, streams);
+    }
+    if words.len() == 1 && words[0] == man::COMMAND {
+        say(streams.out, &man::page(&program));
+        return 0;
     }
     let found = find(&program.root, words);
     let path = help::path(&program, &found);

@@ -2,7 +2,11 @@
 
 use etch_cli::{Command, Flag, Group, Program};
 
-use crate::{alarm, auth, check, compaction, completion, defrag, del, downgrade, elect, endpoint, get, lease, lock, member, mirror, move_leader, options, put, role, snapshot, txn, user, version, watch};
+use crate::{
+    alarm, auth, check, compaction, completion, defrag, del, downgrade, elect, endpoint, get,
+    lease, lock, member, mirror, move_leader, options, put, role, snapshot, txn, user, version,
+    watch,
+};
 
 /// Commands on keys.
 pub const KV: Group = Group("Key-value commands");
@@ -25,19 +29,23 @@ pub fn program(name: &'static str) -> Program {
     let root = Command::parent(
         name.rsplit(' ').next().unwrap_or(name),
         "A simple command line client for etcd3.",
-        [        vec![
-            get::command(),
-            put::command(),
-            del::command(),
-            txn::command(),
-            compaction::command(),
-            watch::command(),
-            lease::command(),
-            lock::command(),
-            elect::command(),
-            mirror::command(),
-            check::command(),
-        ], admin_commands()].concat(),
+        [
+            vec![
+                get::command(),
+                put::command(),
+                del::command(),
+                txn::command(),
+                compaction::command(),
+                watch::command(),
+                lease::command(),
+                lock::command(),
+                elect::command(),
+                mirror::command(),
+                check::command(),
+            ],
+            admin_commands(),
+        ]
+        .concat(),
     );
     // They are listed by `options`, not in each command's help.
     let flags = global_flags().into_iter().map(Flag::hidden).collect();
@@ -57,6 +65,8 @@ pub fn program(name: &'static str) -> Program {
 fn footer(name: &str) -> &'static str {
     let text = "for a list of global command-line options (applies to all commands).";
     Box::leak(format!("Use \"{name} options\" {text}").into_boxed_str())
+}
+
 /// The commands that are about the cluster and its users, not about keys.
 fn admin_commands() -> Vec<Command> {
     vec![

@@ -103,7 +103,11 @@ impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wal(error) => write!(f, "{error}"),
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Io(path, error) => {
+                let (path, why) = (path.display().to_string(), error.to_string());
+                // The database names its file itself.
+                if why.starts_with(&path) { f.write_str(&why) } else { write!(f, "{path}: {why}") }
+            }
             Self::Refused(why) => f.write_str(why),
         }
     }

@@ -147,7 +147,7 @@ fn check_snapshots(dir: &Path, log: Option<&Log>, findings: &mut Findings) {
 
 /// The tree page by page, then every row of every bucket that etcd has.
 fn check_database(snapshot: &Snapshot, log: Option<&Log>, findings: &mut Findings) {
-    if findings.take("db", snapshot.check()).is_none() {
+    if findings.take("tree", snapshot.check()).is_none() {
         return;
     }
     check_index(snapshot, log, findings);

@@ -195,6 +195,67 @@ fn write(dir: &Path, rows: &[KeyValue], old: &Old, matches: &Matches) -> Result<
 mod tests {
     use super::*;
 
+    /// What etcd 3.4.23 wrote with `--enable-v2`: values set, compared, refreshed, deleted and expired, a queue, a
+    /// hidden node, and one key of the third store.
+    fn fixture(keeps: &[&str]) -> Old {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v2");
+        let name = format!("etch-v2-{}-{}", std::process::id(), keeps.len());
+        let dir = std::env::temp_dir().join(name);
+        let snap = dir.join("member/snap");
+        fs::create_dir_all(&snap).expect("a directory");
+        for name in keeps {
+            fs::copy(from.join("snap").join(name), snap.join(name)).expect("a copy");
+        }
+        let old = read(&dir, &from.join("wal"));
+        fs::remove_dir_all(&dir).expect("ours");
+        old.expect("whole")
+    }
+
+    /// The keys that `etcdctl migrate` of 3.4.23 made of that directory.
+    const KEYS_OF_3_4: &[(&str, &str, i64, i64)] = &[
+        ("/dir/x", "xx", 6, 6),
+        ("/ttldir/k", "in", 10, 10),
+        ("/queue/00000000000000000011", "q1", 11, 11),
+        ("/queue/00000000000000000012", "q2", 12, 12),
+        ("/a", "3", 5, 13),
+        ("/created", "c3", 16, 17),
+        ("/dir/y", "yy", 7, 23),
+        ("/uni", "ü<>&", 25, 25),
+        ("/empty", "", 26, 26),
+    ];
+
+    #[test]
+    fn keys_are_those_that_etcdctl_makes_whatever_is_in_the_snapshot_and_what_in_the_log() {
+        let snaps = [
+            "0000000000000002-0000000000000021.snap",
+            "0000000000000002-0000000000000016.snap",
+            "0000000000000002-000000000000000b.snap",
+        ];
+        for keeps in [&snaps[..], &snaps[1..], &snaps[2..], &[]] {
+            let old = fixture(keeps);
+            assert_eq!((old.index, old.last_v3), (34, if keeps.len() < 3 { 31 } else { 0 }));
+            let nodes = listed(old.store.get(KEYS).expect("keys"), false, 0);
+            let mut rows = transform::by_default(&nodes);
+            rows.sort_by_key(|kv| kv.mod_revision);
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|kv| {
+                    let text = |b: &[u8]| String::from_utf8(b.to_vec()).expect("text");
+                    (text(&kv.key), text(&kv.value), kv.create_revision, kv.mod_revision)
+                })
+                .collect();
+            let want: Vec<_> = KEYS_OF_3_4
+                .iter()
+                .map(|(key, value, created, modified)| {
+                    ((*key).to_owned(), (*value).to_owned(), *created, *modified)
+                })
+                .collect();
+            assert_eq!(rows, want, "{keeps:?}");
+            let kept = listed(old.store.get(KEYS).expect("keys"), true, 0);
+            assert!(!kept.iter().any(|n| n.path == "/dir/y" || n.path == "/ttldir"));
+        }
+    }
+
     #[test]
     fn what_has_begun_counts_as_a_second() {
         let rows = [(1, 1), (time::SECOND, 1), (time::SECOND + 1, 2), (-1, 0), (-time::SECOND, -1)];
