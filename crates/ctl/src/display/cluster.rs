@@ -76,7 +76,7 @@ impl Display {
     }
 
     fn member_fields(&self, member: &pb::Member, out: &mut Vec<u8>) {
-        let _ = writeln!(out, "\"ID\" : {}", self.id(member.id));
+        let _ = writeln!(out, "\"ID\" : {}", self.member_id(member.id));
         let _ = writeln!(out, "\"Name\" : {}", quote(&member.name));
         for url in &member.peer_ur_ls {
             let _ = writeln!(out, "\"PeerURL\" : {}", quote(url));
@@ -87,7 +87,7 @@ impl Display {
         let _ = writeln!(out, "\"IsLearner\" : {}\n", member.is_learner);
     }
 
-    fn id(&self, id: u64) -> String {
+    fn member_id(&self, id: u64) -> String {
         if self.hex { format!("{id:x}") } else { id.to_string() }
     }
 
@@ -108,7 +108,7 @@ impl Display {
         let as_fields = |out: &mut Vec<u8>| {
             fields::header(out, answer.header.as_ref(), self.hex);
             for alarm in &answer.alarms {
-                let (id, kind) = (self.id(alarm.member_id), alarm.alarm().as_str_name());
+                let (id, kind) = (self.member_id(alarm.member_id), alarm.alarm().as_str_name());
                 let _ = writeln!(out, "\"MemberID\" : {id}\n\"AlarmType\" : {kind}\n");
             }
         };
