@@ -5,8 +5,6 @@
 //! printed; a command is what is between them.
 
 #![forbid(unsafe_code)]
-// Until the last of etcdctl's commands is here, some of what they share waits for its users.
-#![allow(dead_code)]
 
 mod alarm;
 mod auth;

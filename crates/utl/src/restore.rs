@@ -208,7 +208,8 @@ impl Restore {
         }
         let len = if has_digest { len - DIGEST } else { len };
         let target = disk.open(db, Open::Create).map_err(text)?;
-        let (mut sum, mut at, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
+        let mut sum = (!self.skip_hash_check).then(Sha256::new);
+        let (mut at, mut piece) = (0, vec![0; PIECE]);
         let mut progress = Progress::new("restoring", Some(len));
         while at < len {
             let want = PIECE.min(usize::try_from(len - at).unwrap_or(PIECE));
@@ -216,14 +217,16 @@ impl Restore {
             if got == 0 {
                 return Err(format!("{} ends while it is read", self.source.display()));
             }
-            sum.update(&piece[..got]);
+            if let Some(sum) = &mut sum {
+                sum.update(&piece[..got]);
+            }
             target.write_at(&piece[..got], at).map_err(text)?;
             at += got as u64;
             progress.add(got as u64);
         }
         target.sync().map_err(text)?;
         drop(progress);
-        if has_digest && !self.skip_hash_check {
+        if let Some(sum) = sum {
             let mut want = [0; DIGEST as usize];
             source.read_at(&mut want, len).map_err(text)?;
             let got: [u8; DIGEST as usize] = sum.finalize().into();
