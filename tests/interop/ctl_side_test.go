@@ -46,6 +46,9 @@ func splitLine(words string) []string {
 // what the real etcdctl says besides: its library's log, and gRPC's address of it
 var ctlNoise = regexp.MustCompile(`(?m)^\{"level":.*\n`)
 
+// how long a health check took, with what a table makes of its width
+var ctlTook = regexp.MustCompile(` *\d+(\.\d+)?(ms|µs|s)\b *|─+[┬┼┴]─+[┬┼┴]─+[┬┼┴]─+| *TOOK *`)
+
 // runTool runs one call in a directory: both outputs, and the exit code.
 func runTool(s *Side, tool, dir string, env []string, l line) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -57,6 +60,7 @@ func runTool(s *Side, tool, dir string, env []string, l line) string {
 	cmd.Run()
 	text := "stdout:\n" + out.String() + "stderr:\n" + ctlNoise.ReplaceAllString(errs.String(), "") + cmd.ProcessState.String()
 	text = strings.ReplaceAll(text, dir, "DIR")
+	text = ctlTook.ReplaceAllString(text, "T")
 	return s.mask(text)
 }
 

@@ -15,6 +15,7 @@ pub mod go;
 mod help;
 pub mod human;
 mod man;
+mod out;
 mod parse;
 pub mod progress;
 mod run;
@@ -25,4 +26,5 @@ mod tests;
 
 pub use command::{Args, Command, Failure, Group, Matches, Program};
 pub use flag::{Flag, Value, flag_usages};
+pub use out::{print, print_line};
 pub use run::{Streams, run};

@@ -57,11 +57,6 @@ impl Ctl {
         connect(self.config.clone(), self.dial_limit).await.map_err(not_connected)
     }
 
-    /// What our client was told.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Asks the cluster something within the command's time.
     pub fn ask<T>(
         &self,

@@ -62,8 +62,6 @@ mod exit {
     pub const BAD_FEATURE: u8 = 4;
     /// The server ended a watch, or a snapshot could not be saved.
     pub const INTERRUPTED: u8 = 5;
-    /// Nobody reads what is printed: what a shell reports for a process that a closed pipe has ended.
-    pub const PIPE_CLOSED: u8 = 141;
     /// The call was wrong.
     pub const BAD_ARGS: u8 = 128;
 }

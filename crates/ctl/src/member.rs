@@ -7,7 +7,7 @@ use etch_client::pb;
 
 use crate::connect::Ctl;
 use crate::display::{Format, print};
-use crate::{bad_args, bad_feature, program};
+use crate::{bad_args, bad_feature, exit, program};
 
 /// The command.
 pub fn command() -> Command {
@@ -51,6 +51,9 @@ fn add(matches: &Matches) -> Result<(), Failure> {
     };
     let urls = peer_urls(matches)?;
     let ctl = Ctl::new(matches)?;
+    for url in &urls {
+        check_url(url.trim()).map_err(|why| Failure::new(exit::ERROR, why))?;
+    }
     let answer = ctl.ask(async |client| match matches.is_on("learner") {
         true => client.member_add_as_learner(&urls).await,
         false => client.member_add(&urls).await,
@@ -90,6 +93,42 @@ fn peer_urls(matches: &Matches) -> Result<Vec<String>, Failure> {
     match matches.text("peer-urls") {
         "" => Err(bad_args("member peer urls not provided")),
         urls => Ok(urls.split(',').map(str::to_owned).collect()),
+    }
+}
+
+/// Whether a URL can be a peer's, with the reasons that Go's client has before it asks anybody.
+fn check_url(url: &str) -> Result<(), String> {
+    let has_scheme_chars = |scheme: &&str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    let scheme = match url.split_once(':') {
+        Some(("", _)) => return Err(format!("parse {}: missing protocol scheme", go::quote(url))),
+        Some((scheme, _)) if has_scheme_chars(&scheme) => scheme.to_ascii_lowercase(),
+        Some((first, _)) if !first.contains('/') => {
+            let why = "first path segment in URL cannot contain colon";
+            return Err(format!("parse {}: {why}", go::quote(url)));
+        }
+        _ => String::new(),
+    };
+    match scheme.as_str() {
+        "http" | "https" => {
+            let rest = &url[scheme.len() + 1..];
+            let rest = rest.strip_prefix("//").unwrap_or_default();
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (host, rest) = rest.split_at(end);
+            let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+            let name = host.rsplit_once(':').map(|(name, _)| name);
+            if !name.is_some_and(|n| !n.contains(':') || (n.starts_with('[') && n.ends_with(']'))) {
+                return Err(format!("URL address does not have the form \"host:port\": {url}"));
+            }
+            if rest.starts_with('/') {
+                return Err(format!("URL must not contain a path: {url}"));
+            }
+            Ok(())
+        }
+        "unix" | "unixs" => Ok(()),
+        _ => Err(format!("URL scheme must be http, https, unix, or unixs: {url}")),
     }
 }
 
@@ -157,6 +196,28 @@ fn list(matches: &Matches) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_are_looked_at_before_anybody_is_asked() {
+        for url in ["http://127.0.0.1:1", "https://[::1]:2380", "unix://x", "HTTP://h:1"] {
+            assert_eq!(check_url(url), Ok(()), "{url}");
+        }
+        for (url, why) in [
+            ("nonsense", "URL scheme must be http, https, unix, or unixs: nonsense"),
+            ("", "URL scheme must be http, https, unix, or unixs: "),
+            ("localhost:2380", "URL scheme must be http, https, unix, or unixs: localhost:2380"),
+            (
+                "127.0.0.1:1",
+                "parse \"127.0.0.1:1\": first path segment in URL cannot contain colon",
+            ),
+            (":1", "parse \":1\": missing protocol scheme"),
+            ("http://host", "URL address does not have the form \"host:port\": http://host"),
+            ("http://::1:2", "URL address does not have the form \"host:port\": http://::1:2"),
+            ("http://h:1/", "URL must not contain a path: http://h:1/"),
+        ] {
+            assert_eq!(check_url(url), Err(why.to_owned()));
+        }
+    }
 
     #[test]
     fn identifiers_are_hexadecimal() {

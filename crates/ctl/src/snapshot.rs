@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use etch_cli::progress::Progress;
 use etch_cli::{Command, Failure, Matches, go, human};
-use etch_client::Client;
+use etch_client::{Client, Error, Refusal};
 use tokio::io::AsyncReadExt as _;
 
 use crate::connect::Ctl;
@@ -103,7 +103,7 @@ async fn fetch(client: &Client, endpoint: &str, path: &Path) -> Result<String, S
     })?;
     log::line("info", "created temporary db file", &[("path", &part.to_string_lossy())]);
     let started = Instant::now();
-    let snapshot = client.snapshot().await.map_err(|e| text(&e))?;
+    let snapshot = client.snapshot().await.map_err(|e| refused(&e))?;
     let version = snapshot.version().to_owned();
     log::line("info", "fetching snapshot", &[("endpoint", endpoint)]);
     let size = copy(snapshot, file).await.map_err(|e| format!("could not write snapshot: {e}"))?;
@@ -128,6 +128,16 @@ async fn fetch(client: &Client, endpoint: &str, path: &Path) -> Result<String, S
     }
     log::line("info", "saved", &[("path", &path.to_string_lossy())]);
     Ok(version)
+}
+
+/// A stream's refusal, which Go's client gives on as gRPC has it.
+fn refused(error: &Error) -> String {
+    match error {
+        Error::Refused(Refusal { code, message, .. }) => {
+            format!("rpc error: code = {code:?} desc = {message}")
+        }
+        _ => text(error),
+    }
 }
 
 /// This thread has nothing else to do: it may wait for the disk.

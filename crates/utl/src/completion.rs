@@ -1,7 +1,7 @@
 //! `completion`: the script that makes a shell complete this program's command lines.
 
 use etch_cli::complete::{SHELLS, script};
-use etch_cli::{Args, Command, Failure, Matches};
+use etch_cli::{Args, Command, Failure, Matches, print};
 
 use crate::exit;
 
@@ -19,6 +19,5 @@ fn run(matches: &Matches) -> Result<(), Failure> {
     let Some(text) = script(matches.program.name, &matches.args[0]) else {
         return Err(Failure::new(exit::BAD_ARGS, "no such shell"));
     };
-    print!("{text}");
-    Ok(())
+    print(text.as_bytes())
 }

@@ -1,7 +1,7 @@
 //! What commands found out, in the forms that `--write-out` names. Not here: finding it out.
 
 use etch_cli::table::table;
-use etch_cli::{Failure, Matches, human};
+use etch_cli::{Failure, Matches, human, print_line};
 use serde_json::json;
 
 use crate::exit;
@@ -91,14 +91,13 @@ fn print(
     fields: &str,
 ) -> Result<(), Failure> {
     match matches.text("write-out") {
-        "simple" => println!("{}", row.join(", ")),
-        "json" => println!("{json}"),
-        "fields" => println!("{fields}"),
-        "table" => print!("{}", table(headings, &[row.to_vec()])),
+        "simple" => print_line(&row.join(", ")),
+        "json" => print_line(json),
+        "fields" => print_line(fields),
+        "table" => etch_cli::print(table(headings, &[row.to_vec()]).as_bytes()),
         other => {
             let why = format!("{other} not supported as output format");
-            return Err(Failure::new(exit::BAD_FEATURE, why));
+            Err(Failure::new(exit::BAD_FEATURE, why))
         }
     }
-    Ok(())
 }

@@ -220,11 +220,11 @@ impl Restore {
             if let Some(sum) = &mut sum {
                 sum.update(&piece[..got]);
             }
-            target.write_at(&piece[..got], at).map_err(text)?;
+            target.write_at(&piece[..got], at).map_err(|e| go::io_error("write", db, &e))?;
             at += got as u64;
             progress.add(got as u64);
         }
-        target.sync().map_err(text)?;
+        target.sync().map_err(|e| go::io_error("sync", db, &e))?;
         drop(progress);
         if let Some(sum) = sum {
             let mut want = [0; DIGEST as usize];

@@ -11,10 +11,10 @@ use etch_api::pb::etcdserverpb::Metadata;
 use etch_api::pb::leasepb;
 use etch_api::pb::raftpb::EntryType;
 use etch_api::pb::walpb;
-use etch_cli::{Args, Command, Failure, Flag, Matches};
+use etch_cli::{Args, Command, Failure, Flag, Matches, print_line};
 use etch_disk::backend::{Bucket, Snapshot};
 use etch_disk::snap::{self, decode_v2};
-use etch_disk::wal;
+use etch_disk::wal::{self, Torn};
 use etch_state::alarm::Alarms;
 use etch_state::members::Members;
 use etch_state::mvcc::Store;
@@ -43,6 +43,8 @@ pub fn command() -> Command {
 #[derive(Default)]
 struct Findings {
     wrong: Vec<String>,
+    /// What is no fault.
+    notes: Vec<String>,
 }
 
 impl Findings {
@@ -75,11 +77,13 @@ fn run(matches: &Matches) -> Result<(), Failure> {
     let log = check_log(&wal_dir, &mut findings);
     check_snapshots(&dir.join("member").join("snap"), log.as_ref(), &mut findings);
     check_database(&snapshot, log.as_ref(), &mut findings);
-    if findings.wrong.is_empty() {
-        println!("{} is whole", dir.display());
-        return Ok(());
+    for note in &findings.notes {
+        print_line(note)?;
     }
-    findings.wrong.iter().for_each(|what| println!("{what}"));
+    if findings.wrong.is_empty() {
+        return print_line(&format!("{} is whole", dir.display()));
+    }
+    print_line(&findings.wrong.join("\n"))?;
     let count = findings.wrong.len();
     Err(Failure::new(exit::ERROR, format!("{}: {count} finding(s)", dir.display())))
 }
@@ -91,12 +95,11 @@ fn check_log(dir: &Path, findings: &mut Findings) -> Option<Log> {
     let at = notes.last().cloned().unwrap_or_else(|| walpb::Snapshot::of(0, 0, None));
     let found = findings.take("log", wal::read(disk.as_ref(), dir, &at))?;
     if let Some(torn) = &found.torn {
-        println!(
-            "note: {} ends in a torn record at byte {} ({}), which the next start cuts off",
-            torn.path.display(),
-            torn.offset,
-            torn.what
-        );
+        let Torn { path, offset, what, .. } = torn;
+        findings.notes.push(format!(
+            "note: {} ends in a torn record at byte {offset} ({what}), which the next start cuts off",
+            path.display()
+        ));
     }
     let (mut index, mut term) = (at.index(), at.term());
     for entry in &found.entries {

@@ -1,7 +1,7 @@
 //! `version`: which etcd's tool this one stands for, and its own number
 //! where it is called by its own name.
 
-use etch_cli::{Command, Failure, Matches};
+use etch_cli::{Command, Failure, Matches, print_line};
 use etch_state::version::ETCD;
 
 /// The command.
@@ -10,9 +10,10 @@ pub fn command() -> Command {
 }
 
 fn run(matches: &Matches) -> Result<(), Failure> {
-    println!("etcdutl version: {ETCD}\nAPI version: {}.{}", ETCD.major, ETCD.minor);
-    if matches.program.name != "etcdutl" {
-        println!("etch version: {}", env!("CARGO_PKG_VERSION"));
+    let (major, minor) = (ETCD.major, ETCD.minor);
+    print_line(&format!("etcdutl version: {ETCD}\nAPI version: {major}.{minor}"))?;
+    match matches.program.name {
+        "etcdutl" => Ok(()),
+        _ => print_line(&format!("etch version: {}", env!("CARGO_PKG_VERSION"))),
     }
-    Ok(())
 }

@@ -12,8 +12,8 @@ use etch_api::pb::etcdserverpb::{
 };
 use etch_api::pb::raftpb::{ConfChange, Entry, EntryType, HardState};
 use etch_api::pb::walpb;
-use etch_cli::{Args, Command, Failure, Flag, Matches, go};
-use etch_disk::wal::{self, Position, RecordKind};
+use etch_cli::{Args, Command, Failure, Flag, Matches, go, print_line};
+use etch_disk::wal::{self, Position, RecordKind, Torn};
 use prost::Message;
 
 use crate::{exit, files};
@@ -34,17 +34,20 @@ fn run(matches: &Matches) -> Result<(), Failure> {
         dir => dir.into(),
     };
     let start = matches.unsigned("start-index");
+    let mut printed = Ok(());
     let visit = |at: Position, kind: RecordKind, data: &[u8]| {
-        if let Some(line) = line(kind, data, start) {
-            println!("{:016x}+{:<9} {line}", at.seq, at.offset);
+        if printed.is_ok()
+            && let Some(line) = line(kind, data, start)
+        {
+            printed = print_line(&format!("{:016x}+{:<9} {line}", at.seq, at.offset));
         }
     };
     let torn = wal::records(files::disk().as_ref(), &dir, start, visit)
         .map_err(|e| Failure::new(exit::ERROR, e.to_string()))?;
-    if let Some(torn) = torn {
-        println!("torn tail: {} from byte {}: {}", torn.path.display(), torn.offset, torn.what);
-    }
-    Ok(())
+    printed?;
+    let Some(torn) = torn else { return Ok(()) };
+    let Torn { path, offset, what, .. } = torn;
+    print_line(&format!("torn tail: {} from byte {offset}: {what}", path.display()))
 }
 
 /// One record on one line; nothing for an entry that was not asked for.

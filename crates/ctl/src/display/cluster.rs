@@ -197,7 +197,7 @@ impl Display {
         match self.format {
             Format::Simple => print(lines(&rows()).as_bytes()),
             Format::Table => {
-                print(table(&["endpoint", "hash", "hash_revision"], &rows()).as_bytes())
+                print(table(&["endpoint", "hash", "hash revision"], &rows()).as_bytes())
             }
             Format::Json => print(answers("HashKV", list).as_bytes()),
             Format::Fields => {

@@ -9,12 +9,11 @@ mod kv;
 mod lease;
 pub mod watch;
 
-use std::io::Write as _;
-
+pub use etch_cli::print;
 use etch_cli::{Failure, Matches};
 use prost::{Message, Name};
 
-use crate::{bad_feature, exit};
+use crate::bad_feature;
 
 /// A form of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +87,4 @@ impl Display {
         };
         bad_feature(format!("{name} not supported as output format"))
     }
-}
-
-/// Writes to standard output. A reader that has gone ends the command.
-pub fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| match e.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::silent(exit::PIPE_CLOSED),
-        _ => Failure::new(exit::ERROR, etch_cli::go::io_error("write", "/dev/stdout".as_ref(), &e)),
-    })
 }

@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use etch_api::internal::{RequestKind, decode_entry};
 use etch_api::pb::mvccpb::KeyValue;
 use etch_api::pb::raftpb::{Entry, EntryType};
-use etch_cli::{Command, Failure, Flag, Matches, go};
+use etch_cli::{Command, Failure, Flag, Matches, go, print_line};
 use etch_disk::backend::{self, Backend as _, Bolt};
 use etch_disk::snap;
 use etch_state::offline;
@@ -45,7 +45,7 @@ fn run(matches: &Matches) -> Result<(), Failure> {
     let failed = |why: String| Failure::new(exit::ERROR, why);
     let transformer = matches.text("transformer");
     if transformer.is_empty() {
-        println!("using default transformer");
+        print_line("using default transformer")?;
     }
     let dir = Path::new(matches.text("data-dir"));
     let wal_dir = match matches.text("wal-dir") {
@@ -54,21 +54,18 @@ fn run(matches: &Matches) -> Result<(), Failure> {
     };
     let old = read(dir, &wal_dir).map_err(failed)?;
     let Some(keys) = old.store.get(KEYS) else {
-        println!("no v2 keys to migrate");
-        return Ok(());
+        return print_line("no v2 keys to migrate");
     };
     let nodes = listed(keys, matches.is_on("no-ttl"), now());
     let rows = if transformer.is_empty() {
         transform::by_default(&nodes)
     } else {
         transform::by_program(Path::new(transformer), &nodes).map_err(|why| {
-            println!("failed to transform keys");
-            failed(why)
+            print_line("failed to transform keys").err().unwrap_or_else(|| failed(why))
         })?
     };
     write(dir, &rows, &old, matches)?;
-    println!("finished transforming keys");
-    Ok(())
+    print_line("finished transforming keys")
 }
 
 fn now() -> i128 {
