@@ -1,7 +1,7 @@
 package interop
 
 // Data of older etcds: what 3.5 and 3.6 wrote, served by etch in place and out
-// of a snapshot, and the way back to 3.6.
+// of a snapshot.
 
 import (
 	"fmt"
@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -147,52 +146,6 @@ func TestOldInPlace(t *testing.T) {
 				whole(t, asEtcdutl(t), s.Dir)
 			})
 		}
-	}
-}
-
-// TestBackToOld lets etch write a directory, etcd 3.7 lower its version, and
-// etcd 3.6 start on it.
-func TestBackToOld(t *testing.T) {
-	t.Parallel()
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		t.Run(fmt.Sprint(sig), func(t *testing.T) {
-			t.Parallel()
-			s := newServer(t, "etch", "--snapshot-count=100")
-			s.Start(t)
-			side := connect(t, s)
-			writeAll(t, side)
-			before, rest := takeRecord(t, side), around(t, side)
-			s.Stop(t, sig)
-			tool := asEtcdutl(t)
-			s.Program = "etcd"
-			s.Start(t)
-			side = connect(t, s)
-			answer(t, side, "Maintenance/Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: "3.6"})
-			for end := time.Now().Add(patience); ; {
-				status := side.Text("Maintenance/Status", &pb.StatusRequest{})
-				if strings.Contains(status, `"storageVersion":"3.6.0"`) || strings.Contains(status, `"storage_version":"3.6.0"`) {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatal(status)
-				}
-				time.Sleep(100 * time.Millisecond)
-			}
-			s.Stop(t, syscall.SIGTERM)
-			s.Program = oldEtcd(t, "3.6")
-			s.Start(t)
-			side = connect(t, s)
-			takeRecord(t, side).same(t, before, "etcd 3.6")
-			if now := around(t, side); now != rest {
-				t.Errorf("before\n%snow\n%s", rest, now)
-			}
-			answer(t, side, "KV/Put", put("by", "etcd 3.6"))
-			s.Stop(t, syscall.SIGTERM)
-			s.Program = "etch"
-			s.Start(t)
-			s.Stop(t, syscall.SIGTERM)
-			whole(t, tool, s.Dir)
-		})
 	}
 }
 

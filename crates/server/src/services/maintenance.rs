@@ -1,5 +1,6 @@
 //! `etcdserverpb.Maintenance`. Not here: snapshots (`snapshot`), hashing and the file itself (`etch_state`, `etch_disk`).
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +86,8 @@ const LOOK_FOR_LEADER: Duration = Duration::from_millis(100);
 
 /// Pages moved in one step of a defragmentation: what a commit that comes meanwhile waits for at the most.
 const SHRINK_PAGES: usize = 256;
+/// So many steps in a row that do not make the file smaller end it.
+const SHRINK_IDLE: u32 = 8;
 
 /// `Defragment`: the file shrinks while it serves; this only hurries it along, and waits.
 pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
@@ -94,10 +97,7 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     let backend = Arc::clone(&net.member.backend);
     let (began, disk) = (Instant::now(), &net.member.metrics.disk);
     disk.defrag_inflight.add(1);
-    let shrunk = tokio::task::spawn_blocking(move || {
-        while backend.shrink(SHRINK_PAGES)?.more {}
-        Ok(())
-    });
+    let shrunk = tokio::task::spawn_blocking(move || shrink_all(backend.as_ref()));
     let shrunk = shrunk.await;
     disk.defrag_inflight.add(-1);
     disk.backend_defrag.observe(began.elapsed());
@@ -109,6 +109,18 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
         Ok(Err(error)) => Err(internal(&error)),
         Err(_) => Err(status(Error::Stopped)),
     }
+}
+
+/// Steps until nothing more comes of them. A value over many pages at the end of the file may find no room in one
+/// piece further down, and moves to and fro for ever.
+fn shrink_all(backend: &dyn Backend) -> io::Result<()> {
+    let (mut smallest, mut idle) = (backend.size(), 0);
+    while idle < SHRINK_IDLE && backend.shrink(SHRINK_PAGES)?.more {
+        let size = backend.size();
+        idle = if size < smallest { 0 } else { idle + 1 };
+        smallest = smallest.min(size);
+    }
+    Ok(())
 }
 
 /// `Hash`: of the whole file, with everything that is applied in it.

@@ -127,6 +127,7 @@ fn writes_v3(entry: &Entry) -> bool {
     use RequestKind::{DeleteRange, Put, Txn};
     let data = entry.data.clone().unwrap_or_default();
     entry.r#type() == EntryType::EntryNormal
+        && !request::is_bare(&data)
         && decode_entry(&data).is_ok_and(|e| matches!(e.kind, Some(Put | DeleteRange | Txn)))
 }
 

@@ -84,7 +84,6 @@ pub fn apply(store: &mut Store, entry: &Entry) -> Result<(), String> {
         }
         EntryType::EntryConfChangeV2 => Err(wrong(&"a change of several members at once")),
         EntryType::EntryNormal => {
-            // etcd 2 wrote requests bare; they are no entry of etcd 3, whatever their method.
             let request = match Internal::decode(data.clone()) {
                 Ok(internal) => internal.v2,
                 Err(_) => Some(Request::decode(data).map_err(|e| wrong(&e))?),
@@ -92,6 +91,12 @@ pub fn apply(store: &mut Store, entry: &Entry) -> Result<(), String> {
             request.map_or(Ok(()), |request| ask(store, &request).map_err(|why| wrong(&why)))
         }
     }
+}
+
+/// Whether this is a request as etcd 2 wrote them, and etcd 3 its own to expire keys: bare, and so no entry of etcd 3,
+/// whatever it could be taken for.
+pub fn is_bare(data: &[u8]) -> bool {
+    Internal::decode(data).is_err()
 }
 
 fn ask(store: &mut Store, request: &Request) -> Result<(), String> {

@@ -179,7 +179,7 @@ impl Store {
             return Err(Refused);
         }
         if let Some(children) = &node.children
-            && (!(is_dir || recursive) || !recursive && !children.is_empty())
+            && !(recursive || is_dir && children.is_empty())
         {
             return Err(Refused);
         }
