@@ -15,15 +15,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node", &["api", "disk", "state"]),
     ("rpc", &[]),
     ("tls", &[]),
+    ("host", &[]),
     ("cli", &[]),
     ("json", &["api"]),
     // Never opens a data directory.
     ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
-    ("server", &["api", "disk", "state", "node", "rpc", "tls", "json"]),
+    ("server", &["api", "disk", "state", "node", "rpc", "host", "tls", "json"]),
+    ("proxy", &["api", "cli", "rpc", "host", "client"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
-    ("etch", &["cli", "server", "ctl", "utl"]),
+    ("etch", &["cli", "server", "ctl", "utl", "proxy"]),
     // For tests alone; nothing that ships may use them.
     ("bench", &["api", "disk", "state"]),
     ("fuzz", &["api", "disk", "json", "state", "rpc", "server"]),

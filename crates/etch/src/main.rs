@@ -24,6 +24,7 @@ fn main() -> ExitCode {
                 std::env::args_os().skip(skip),
             ));
         }
+        Part::Proxy(name, words) => return ExitCode::from(etch_proxy::run(name, words)),
         Part::Missing(what) => {
             eprintln!("{what} is not part of this release of etch");
             return ExitCode::FAILURE;
@@ -57,6 +58,8 @@ enum Part<'a> {
     /// `etchctl`, by the name that its texts call it, and how many words stand before its own. It takes them as
     /// they are: keys are bytes.
     Ctl(&'static str, usize),
+    /// `gateway` or `grpc-proxy`, by the name that its texts call the program, with all words.
+    Proxy(&'static str, &'a [String]),
     /// What this release does not have.
     Missing(&'static str),
 }
@@ -71,7 +74,8 @@ fn part(args: &[String]) -> Part<'_> {
         ("etcdctl", _) => Part::Ctl("etcdctl", 1),
         ("etchctl", _) => Part::Ctl("etchctl", 1),
         (_, "ctl") => Part::Ctl("etch ctl", 2),
-        (_, "gateway") => Part::Missing("the gateway"),
+        ("etcd", "gateway") => Part::Proxy("etcd", words),
+        (_, "gateway") => Part::Proxy("etch", words),
         (_, "grpc-proxy") => Part::Missing("the gRPC proxy"),
         _ => Part::Server,
     }
@@ -88,12 +92,14 @@ mod tests {
     #[test]
     fn the_name_or_the_first_word_says_which_program() {
         let status = words(&["snapshot", "status"]);
+        let gateway = words(&["gateway", "start"]);
         let rows: &[(&[&str], Part<'_>)] = &[
             (&["/usr/bin/etcdutl", "snapshot", "status"], Part::Utl("etcdutl", &status)),
             (&["etchutl"], Part::Utl("etchutl", &[])),
             (&["etch", "utl", "snapshot", "status"], Part::Utl("etch utl", &status)),
             (&["/usr/bin/etcdctl", "get", "x"], Part::Ctl("etcdctl", 1)),
-            (&["etcd", "gateway", "start"], Part::Missing("the gateway")),
+            (&["/bin/etcd", "gateway", "start"], Part::Proxy("etcd", &gateway)),
+            (&["etch", "gateway", "start"], Part::Proxy("etch", &gateway)),
             (&["etch", "grpc-proxy", "start"], Part::Missing("the gRPC proxy")),
             (&["etch", "ctl"], Part::Ctl("etch ctl", 2)),
             (&["etcd"], Part::Server),

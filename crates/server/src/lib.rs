@@ -9,10 +9,10 @@ pub mod driver;
 mod gateway;
 mod gauges;
 pub mod http;
-pub mod logging;
 pub mod member;
 pub mod metrics;
 pub mod net;
-pub mod notify;
 pub mod run;
 pub mod services;
+
+pub use etch_host::{log_at, log_debug, log_error, log_fatal, log_info, log_warn, logging, notify};

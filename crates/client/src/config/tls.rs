@@ -122,8 +122,11 @@ impl Tls {
         self.skip_verify
     }
 
-    /// Reads the files and makes rustls' configuration of them.
-    pub(crate) fn load(&self) -> Result<Arc<ClientConfig>> {
+    /// Reads the files and makes rustls' configuration of them, for HTTP/2.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a file is missing or is not what it should be.
+    pub fn load(&self) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

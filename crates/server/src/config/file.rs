@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::table::{self, Kind};
 use super::urls;
-use super::{Config, os_error_text, values};
+use etch_host::os_error_text;
+
+use super::{Config, values};
 
 /// Flags that the file has no key for, at least not at its top.
 const NOT_IN_FILE: &[&str] = &[

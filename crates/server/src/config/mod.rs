@@ -15,7 +15,6 @@ mod validate;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::time::Duration;
 
 pub use bootstrap::AutoCompaction;
@@ -417,19 +416,6 @@ pub fn read(args: &[String], file: Option<&str>) -> Result<Config, String> {
         file::apply(&mut config, text).map_err(|error| format!("{error:?}"))?;
     }
     Ok(config)
-}
-
-/// The text of an error of the system as Go prints it: no number, no capital.
-pub fn os_error_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) if error.raw_os_error().is_some() => {
-            first.to_lowercase().chain(chars).collect()
-        }
-        _ => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -88,5 +88,5 @@ impl Output {
 }
 
 fn open_error(path: &str, error: &io::Error) -> String {
-    format!("open sink {path:?}: open {path}: {}", crate::config::os_error_text(error))
+    format!("open sink {path:?}: open {path}: {}", crate::os_error_text(error))
 }

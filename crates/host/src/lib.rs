@@ -1,0 +1,20 @@
+//! What a long-running process owes to the machine that it runs on, the same for the server and the proxies:
+//! its log (`logging`), word to the service manager (`notify`). Not here: sockets, flags, anything of etcd's.
+
+#![forbid(unsafe_code)]
+
+pub mod logging;
+pub mod notify;
+
+/// What the system says about an error, as Go says it: in lower case and without its number.
+pub fn os_error_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) if error.raw_os_error().is_some() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
