@@ -75,8 +75,8 @@ func twins(t testing.TB, args ...string) *Pair {
 	return p
 }
 
-// compareLines runs lines one after another on both sides.
-func compareLines(t *testing.T, p *Pair, env []string, list []line) {
+// sameLines runs lines one after another on both sides.
+func sameLines(t *testing.T, p *Pair, env []string, list []line) {
 	tools := map[*Side]string{p.A: programs["etcdctl"], p.B: asEtcdctl(t)}
 	dirs := map[*Side]string{p.A: t.TempDir(), p.B: t.TempDir()}
 	for _, l := range list {
@@ -184,7 +184,7 @@ func TestCtlLines(t *testing.T) {
 	for name, list := range map[string][]line{"keys": ctlKeyLines(), "cluster": ctlClusterLines(), "auth": ctlAuthLines(), "members": ctlMemberChanges()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			compareLines(t, twins(t), nil, list)
+			sameLines(t, twins(t), nil, list)
 		})
 	}
 }
@@ -194,9 +194,9 @@ func TestCtlLines(t *testing.T) {
 func TestCtlVariables(t *testing.T) {
 	t.Parallel()
 	p := twins(t)
-	compareLines(t, p, []string{"ETCDCTL_API=3"}, lines("put a 1", "get a"))
-	compareLines(t, p, []string{"ETCDCTL_API=2", "ETCDCTL_WRITE_OUT=json"}, lines("get a", "member list"))
-	compareLines(t, p, []string{"ETCDCTL_WRITE_OUT=json"}, lines("get a -w simple", "get a"))
-	compareLines(t, p, []string{"ETCDCTL_NONSENSE=json", "ETCDCTL_USER="}, lines("get a"))
-	compareLines(t, p, nil, lines("get a --endpoints=127.0.0.1:1"))
+	sameLines(t, p, []string{"ETCDCTL_API=3"}, lines("put a 1", "get a"))
+	sameLines(t, p, []string{"ETCDCTL_API=2", "ETCDCTL_WRITE_OUT=json"}, lines("get a", "member list"))
+	sameLines(t, p, []string{"ETCDCTL_WRITE_OUT=json"}, lines("get a -w simple", "get a"))
+	sameLines(t, p, []string{"ETCDCTL_NONSENSE=json", "ETCDCTL_USER="}, lines("get a"))
+	sameLines(t, p, nil, lines("get a --endpoints=127.0.0.1:1"))
 }
