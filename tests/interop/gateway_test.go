@@ -79,7 +79,9 @@ func (f *frontend) client(t testing.TB) *clientv3.Client {
 
 func (f *frontend) ctl(t testing.TB, words ...string) string {
 	t.Helper()
-	out, err := exec.Command(programs["etcdctl"], append([]string{"--endpoints", f.addr}, words...)...).CombinedOutput()
+	cmd := exec.Command(programs["etcdctl"], append([]string{"--endpoints", f.addr}, words...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("etcdctl %v: %v\n%s", words, err, out)
 	}
