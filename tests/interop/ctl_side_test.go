@@ -175,7 +175,7 @@ func ctlAuthLines() []line {
 }
 
 func ctlMemberChanges() []line {
-	return lines("member add new --peer-urls=http://127.0.0.1:9 --learner", "member add other --peer-urls=http://127.0.0.1:9", "member list", "member list -w table", "member list -w fields",
+	return lines("member add new --peer-urls=http://127.0.0.1:9 --learner", "member add other --peer-urls=http://127.0.0.1:9,http://127.0.0.1:10", "member list", "member list -w table", "member list -w fields",
 		"member add third --peer-urls=http://127.0.0.1:11 --learner -w fields", "endpoint status -w json")
 }
 
