@@ -113,8 +113,6 @@ async fn keep(
     dialer: Arc<Dialer>,
     limit: Duration,
 ) {
-    // A call waits for a connection as long as one attempt may take, and must not sleep through it.
-    let longest = (limit / 4).clamp(PAUSE_FIRST, PAUSE_MAX);
     let mut pause = PAUSE_FIRST;
     loop {
         let span = tracing::debug_span!("etch_client.dial", endpoint = address.text);
@@ -141,10 +139,32 @@ async fn keep(
         this.set(None, why);
         drop(this);
         tokio::time::sleep(jittered(pause)).await;
-        pause = pause.mul_f64(PAUSE_GROWTH).clamp(PAUSE_FIRST, longest);
+        pause = longer(pause, limit);
     }
+}
+
+/// The pause after this one. A call waits for a connection as long as one attempt may take: it must not be slept through.
+fn longer(pause: Duration, limit: Duration) -> Duration {
+    pause.mul_f64(PAUSE_GROWTH).clamp(PAUSE_FIRST, (limit / 4).clamp(PAUSE_FIRST, PAUSE_MAX))
 }
 
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + PAUSE_JITTER * (2.0 * fastrand::f64() - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_waits_sees_several_attempts() {
+        for limit in [200, 500, 2000, 5000, 20_000].map(Duration::from_millis) {
+            let mut pause = PAUSE_FIRST;
+            for _ in 0..50 {
+                pause = longer(pause, limit);
+            }
+            assert!(pause.mul_f64(1.0 + PAUSE_JITTER) * 3 <= limit, "{limit:?}: {pause:?}");
+            assert!(pause >= PAUSE_FIRST && pause <= PAUSE_MAX, "{limit:?}: {pause:?}");
+        }
+    }
 }
