@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use etch_api::line;
 use etch_api::pb::mvccpb::KeyValue;
 
 use super::{Cleanup, Session, wait_for_older};
@@ -64,9 +65,8 @@ pub struct Leadership {
 impl Election {
     /// An election of this name.
     pub fn new(session: &Session, name: impl IntoBytes) -> Election {
-        let mut prefix = name.into_bytes().to_vec();
-        prefix.push(b'/');
-        Election { session: session.clone(), prefix: prefix.into() }
+        let prefix = line::prefix(&name.into_bytes());
+        Election { session: session.clone(), prefix }
     }
 
     /// Stands for election with a value, and waits until elected. Dropping the future withdraws.
@@ -76,7 +76,7 @@ impl Election {
             return Err(Error::LeaseLost(self.session.lease()));
         }
         let (client, lease) = (self.session.client(), self.session.lease());
-        let key = Bytes::from([&self.prefix[..], format!("{lease:x}").as_bytes()].concat());
+        let key = line::key(&self.prefix, lease);
         let answer = client
             .txn()
             .when(Compare::create_revision(&key).equal(0))

@@ -1,6 +1,7 @@
 //! A lock over the whole cluster.
 
 use bytes::Bytes;
+use etch_api::line;
 
 use super::{Cleanup, Session, wait_for_older};
 use crate::bytes::IntoBytes;
@@ -57,9 +58,8 @@ pub struct Guard {
 impl Mutex {
     /// A lock of this name.
     pub fn new(session: &Session, name: impl IntoBytes) -> Mutex {
-        let mut prefix = name.into_bytes().to_vec();
-        prefix.push(b'/');
-        Mutex { session: session.clone(), prefix: prefix.into() }
+        let prefix = line::prefix(&name.into_bytes());
+        Mutex { session: session.clone(), prefix }
     }
 
     /// Waits for the lock. Dropping the future leaves the line.
@@ -99,7 +99,7 @@ impl Mutex {
         }
         let client = self.session.client();
         let lease = self.session.lease();
-        let key = Bytes::from([&self.prefix[..], format!("{lease:x}").as_bytes()].concat());
+        let key = line::key(&self.prefix, lease);
         let owner = || get(&self.prefix).first(SortTarget::Create);
         let answer = client
             .txn()

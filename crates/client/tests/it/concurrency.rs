@@ -46,6 +46,24 @@ fn a_session_ends_with_its_scope_and_tells_when_it_is_lost() {
     });
 }
 
+/// As Go writes it: a number below zero has a sign.
+#[test]
+fn places_in_line_bear_the_lease_as_go_writes_it() {
+    each(async |server| {
+        let client = server.client().await;
+        for (lease, name) in [(0x2a, "2a"), (-0xff, "-ff")] {
+            client.lease_grant(60).id(lease).await.expect("grant");
+            let session = Session::new(&client).lease(lease).await.expect("session");
+            let guard = Mutex::new(&session, "lock").lock().await.expect("lock");
+            assert_eq!(&guard.key()[..], format!("lock/{name}").as_bytes());
+            let leads = Election::new(&session, "vote").campaign("me").await.expect("elected");
+            assert_eq!(&leads.key()[..], format!("vote/{name}").as_bytes());
+            guard.unlock().await.expect("unlock");
+            leads.resign().await.expect("resign");
+        }
+    });
+}
+
 #[test]
 fn a_lock_is_held_by_one_at_a_time_with_growing_numbers() {
     each(async |server| {
