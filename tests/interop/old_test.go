@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -145,6 +146,70 @@ func TestOldInPlace(t *testing.T) {
 				s.Stop(t, syscall.SIGTERM)
 				whole(t, asEtcdutl(t), s.Dir)
 			})
+		}
+	}
+}
+
+// TestBackToOld lets etch write a directory and lower its version, and etcd 3.6
+// start on it; then etch comes back, and the version rises again.
+func TestBackToOld(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(fmt.Sprint(sig), func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, "etch", "--snapshot-count=100")
+			s.Start(t)
+			side := connect(t, s)
+			writeAll(t, side)
+			// Nobody knows what the version of a member is that never started.
+			for _, m := range listOf(t, side) {
+				if m.Name == "" {
+					answer(t, side, "Cluster/MemberRemove", &pb.MemberRemoveRequest{ID: m.ID})
+				}
+			}
+			answer(t, side, "Maintenance/Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: "3.6"})
+			awaitStatus(t, side, func(s *pb.StatusResponse) bool { return s.StorageVersion == "3.6.0" })
+			before, rest := takeRecord(t, side), around(t, side)
+			s.Stop(t, sig)
+			tool := asEtcdutl(t)
+			s.Program = oldEtcd(t, "3.6")
+			s.Start(t)
+			side = connect(t, s)
+			takeRecord(t, side).same(t, before, "etcd 3.6")
+			if now := around(t, side); now != rest {
+				t.Errorf("before\n%snow\n%s", rest, now)
+			}
+			answer(t, side, "KV/Put", put("by", "etcd 3.6"))
+			// The downgrade ends once all are of the lower version.
+			awaitStatus(t, side, func(s *pb.StatusResponse) bool { return !s.DowngradeInfo.GetEnabled() })
+			s.Stop(t, syscall.SIGTERM)
+			s.Program = "etch"
+			s.Start(t)
+			awaitStatus(t, connect(t, s), func(s *pb.StatusResponse) bool { return s.StorageVersion == "3.7.0" })
+			s.Stop(t, syscall.SIGTERM)
+			whole(t, tool, s.Dir)
+		})
+	}
+}
+
+func listOf(t *testing.T, side *Side) []*pb.Member {
+	t.Helper()
+	m, err := side.Call("Cluster/MemberList", &pb.MemberListRequest{Linearizable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.(*pb.MemberListResponse).Members
+}
+
+func awaitStatus(t *testing.T, side *Side, wanted func(*pb.StatusResponse) bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		m, err := side.Call("Maintenance/Status", &pb.StatusRequest{})
+		if err == nil && wanted(m.(*pb.StatusResponse)) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v %v", m, err)
 		}
 	}
 }

@@ -107,6 +107,9 @@ pub(crate) struct Committed {
     pub staged: Option<Commit>,
     /// Somebody wants a commit now.
     pub hurry: bool,
+    /// A raft snapshot is to be saved with the next one: the version was lowered, and an older etcd reads no log
+    /// that speaks of a newer one.
+    pub snapshot_wanted: bool,
     /// The raft snapshot that is being saved along with it.
     pub saving: Option<SaveSnapshot>,
     /// The index of the newest raft snapshot.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use etch_api::Error;
 use etch_api::internal::{Header, RequestKind};
 use etch_api::pb::etcdserverpb::{CompactionRequest, PutRequest};
+use etch_api::pb::membershippb::DowngradeInfoSetRequest;
 use etch_disk::backend::{self, Backend, Bolt};
 use etch_disk::fs::Disk;
 use etch_disk::fs::mem::{Crash, MemDisk};
@@ -352,4 +353,38 @@ fn a_database_that_is_gone_or_of_another_is_refused_untouched() {
     let refused = recovery().open(&door).err().expect("the database is gone");
     assert!(refused.to_string().contains("failed to find database snapshot file"), "{refused}");
     assert_eq!(disk.calls(), calls, "something was touched");
+}
+
+/// A downgrade lowers the version of the cluster and of the files, and leaves a log that the older release reads: one
+/// that begins after the entry with the lower version. Cancelled, all goes back up.
+#[test]
+fn a_downgrade_lowers_the_version_and_begins_the_log_anew() {
+    let mut world = World::open(MemDisk::new());
+    let set = |world: &mut World, enabled, ver: &str| {
+        let body = DowngradeInfoSetRequest { enabled, ver: ver.into() }.encode_to_vec();
+        world.node.propose(&Header::default(), RequestKind::DowngradeInfoSet, &body, None);
+        world.now_ms += 10_000;
+        world.settle();
+    };
+    let versions = |world: &World| {
+        let agreed = world.node.state().members().version().map(|v| v.to_string());
+        let root = world.backend.snapshot();
+        let stored = root.get(backend::Bucket::Meta, b"storageVersion");
+        (
+            agreed,
+            stored.expect("the file is whole").map(|v| String::from_utf8_lossy(v).into_owned()),
+        )
+    };
+    let both = |version: &str| (Some(version.to_owned()), Some(version.to_owned()));
+    world.now_ms += 10_000;
+    world.settle();
+    assert_eq!(versions(&world), both("3.7.0"));
+    assert_eq!(world.node.view().snapshot_index(), 0);
+    set(&mut world, true, "3.6.0");
+    assert_eq!(versions(&world), both("3.6.0"));
+    let lowered = world.node.view().snapshot_index();
+    assert!(lowered > 0, "entries of the newer version are before the snapshot");
+    set(&mut world, false, "");
+    assert_eq!(versions(&world), both("3.7.0"));
+    assert_eq!(world.node.view().snapshot_index(), lowered);
 }

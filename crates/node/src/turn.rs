@@ -246,7 +246,10 @@ impl<T> Node<T> {
                         continue;
                     }
                 }
-                Effect::ClusterVersion(version) => out.notes.push(Note::ClusterVersion(version)),
+                Effect::ClusterVersion { version, lowered } => {
+                    self.committed.snapshot_wanted |= lowered;
+                    out.notes.push(Note::ClusterVersion(version));
+                }
             }
             if let Some(caller) = caller {
                 out.replies.push((caller, result));
@@ -280,7 +283,9 @@ impl<T> Node<T> {
     /// Takes a commit of the B+tree when it is due: everything applied so far, whatever comes in meanwhile.
     fn commit_if_due(&mut self) {
         let index = self.state.index();
-        let snapshot_due = index - self.committed.snapshot_index > self.config.snapshot_count;
+        let past_snapshot = index - self.committed.snapshot_index;
+        let snapshot_due = past_snapshot > self.config.snapshot_count
+            || self.committed.snapshot_wanted && past_snapshot > 0;
         let due = self.committed.hurry
             || self.state.pending_changes() >= self.config.commit_changes
             || self.clock.now_ms >= self.clock.commit_due;
@@ -300,6 +305,7 @@ impl<T> Node<T> {
         self.committed.busy = true;
         self.committed.taken += 1;
         self.committed.hurry = false;
+        self.committed.snapshot_wanted = false;
         self.committed.saving.clone_from(&snapshot);
         self.clock.commit_due = self.clock.now_ms + self.config.commit_interval_ms;
         self.committed.staged = Some(Commit { batch, revision, index, snapshot });

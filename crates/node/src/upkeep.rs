@@ -155,17 +155,22 @@ impl<T> Node<T> {
         }
     }
 
-    /// A cluster whose members are all of this release is of this release's version.
+    /// A cluster whose members are all of this release is of this release's version, unless a downgrade is under
+    /// way: then it is of the version that this leads to.
     fn publish_version(&mut self) {
-        let version = ETCD.cluster();
         let members = self.state.members();
-        let agreed = members.version().is_some_and(|v| v >= version);
+        let downgrade = members.downgrade();
+        let target = if downgrade.enabled { downgrade.target_version.parse().ok() } else { None };
+        let version = target.unwrap_or(ETCD.cluster());
+        let agreed = members.version().is_some_and(|v| match target {
+            Some(target) => v <= target,
+            None => v >= version,
+        });
         let alone = members.len() == 1;
-        let held_down = members.downgrade().enabled;
         let started = members.get(self.config.id).is_some_and(Member::is_started);
         drop(members);
         let due = started && self.clock.now_ms >= self.clock.version_due;
-        if agreed || held_down || !alone || !due {
+        if agreed || !alone || !due {
             return;
         }
         self.clock.version_due = self.clock.now_ms + RETRY_MS;

@@ -41,7 +41,12 @@ pub enum Effect {
     /// A compaction to this revision has begun.
     Compaction(i64),
     /// The cluster version was set.
-    ClusterVersion(Version),
+    ClusterVersion {
+        /// What it is now.
+        version: Version,
+        /// It was higher before.
+        lowered: bool,
+    },
 }
 
 /// The outcome of one entry.
@@ -215,8 +220,11 @@ impl Applying<'_> {
             .ver
             .parse()
             .unwrap_or_else(|()| panic!("`{}` was proposed as a cluster version", request.ver));
-        self.tables.members_mut().set_version(version, self.batch.pending_mut());
-        (self.reply(Bytes::new()), Effect::ClusterVersion(version))
+        let mut members = self.tables.members_mut();
+        let lowered = members.version().is_some_and(|before| version < before);
+        members.set_version(version, self.batch.pending_mut());
+        drop(members);
+        (self.reply(Bytes::new()), Effect::ClusterVersion { version, lowered })
     }
 
     fn set_attributes(&mut self, request: ClusterMemberAttrSetRequest) -> (Reply, Effect) {
