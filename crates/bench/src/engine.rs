@@ -48,6 +48,11 @@ impl Engine {
         Ok(Engine { epoll, full: vec![false; links.len()], links })
     }
 
+    /// Makes all calls those of a user.
+    pub fn bear(&mut self, token: &str) {
+        self.links.iter_mut().for_each(|link| link.bear(token));
+    }
+
     /// How many there are.
     pub fn connections(&self) -> usize {
         self.links.len()

@@ -59,6 +59,8 @@ struct Blocked {
 pub struct Link {
     socket: TcpStream,
     authority: String,
+    /// Of the user whose calls these are, where there are users.
+    token: String,
     /// What came in and is no whole frame yet.
     input: Vec<u8>,
     filled: usize,
@@ -83,6 +85,7 @@ impl Link {
         let mut link = Link {
             socket,
             authority: to.to_string(),
+            token: String::new(),
             input: vec![0; READ_AT_ONCE],
             filled: 0,
             output: Vec::with_capacity(64 << 10),
@@ -106,6 +109,11 @@ impl Link {
     /// The socket, to wait for it.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// Whose the calls are from now on.
+    pub fn bear(&mut self, token: &str) {
+        self.token = token.into();
     }
 
     /// True if what was to leave has not left.
@@ -339,6 +347,11 @@ impl Link {
         self.header("content-type", &[0x5f], b"application/grpc");
         self.header("te", &[0x40, 2, b't', b'e'], b"trailers");
         self.header("user-agent", &[0x7a], b"etch-bench/1");
+        let token = std::mem::take(&mut self.token);
+        if !token.is_empty() {
+            self.header("token", b"\x40\x05token", token.as_bytes());
+        }
+        self.token = token;
     }
 
     /// One header: its index where the peer knows it, its name as it is written and its value where not.

@@ -16,6 +16,7 @@ mod rows;
 mod server;
 mod streams;
 mod table;
+mod users;
 
 use std::process::ExitCode;
 

@@ -108,10 +108,8 @@ pub fn txns(keys: u64, puts: usize, size: usize) -> Requests {
 
 /// Everything at once.
 pub fn lists() -> Requests {
-    let all =
-        pb::RangeRequest { key: key_of(0).into(), range_end: end().into(), ..Default::default() }
-            .encode_to_vec();
-    Box::new(move |out| out.extend_from_slice(&all))
+    let range_end = end().into();
+    always(&pb::RangeRequest { key: key_of(0).into(), range_end, ..Default::default() })
 }
 
 /// Everything by pages, from the first to the last and again.
@@ -129,10 +127,15 @@ pub fn pages(keys: u64, page: u64) -> Requests {
     })
 }
 
+/// The same again and again.
+pub fn always(message: &impl Message) -> Requests {
+    let bytes = message.encode_to_vec();
+    Box::new(move |out| out.extend_from_slice(&bytes))
+}
+
 /// Leases of an hour.
 pub fn grants() -> Requests {
-    let grant = pb::LeaseGrantRequest { ttl: 3600, id: 0 }.encode_to_vec();
-    Box::new(move |out| out.extend_from_slice(&grant))
+    always(&pb::LeaseGrantRequest { ttl: 3600, id: 0 })
 }
 
 #[cfg(test)]

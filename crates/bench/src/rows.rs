@@ -16,6 +16,7 @@ use crate::official;
 use crate::requests;
 use crate::server::Server;
 use crate::streams;
+use crate::users;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -179,6 +180,26 @@ pub const ROWS: &[Row] = &[
         run: keep_alive,
     },
     Row {
+        name: "put-auth",
+        about: "durable put of 256 B by a user with a simple token, 50 connections x 20 streams",
+        aims: &[(Cpu, AtMost(0.2)), (Rate, AtLeast(3.0))],
+        run: |server, scale| {
+            let token = users::begin(server)?;
+            let requests = requests::puts(100_000, 256, 10);
+            as_user(server, scale, PUT, [50, 20], requests, &token)
+        },
+    },
+    Row {
+        name: "logins",
+        about: "logins by password (bcrypt, cost 10), 16 at a time",
+        aims: &[(Cpu, AtMost(1.1)), (Rate, AtLeast(1.0))],
+        run: |server, scale| {
+            users::begin(server)?;
+            let requests = requests::always(&users::login());
+            unary(server, scale, users::AUTHENTICATE, [16, 1], requests)
+        },
+    },
+    Row {
         name: "many-keys",
         about: "filled with many keys of 32 B by transactions of 100, killed, started again",
         aims: &[
@@ -205,10 +226,23 @@ fn unary(
     server: &mut Server,
     scale: &Scale,
     path: &'static str,
-    [connections, streams]: [usize; 2],
+    load: [usize; 2],
     requests: Requests,
 ) -> Result<Sample, String> {
+    as_user(server, scale, path, load, requests, "")
+}
+
+/// The same by who bears this token.
+fn as_user(
+    server: &mut Server,
+    scale: &Scale,
+    path: &'static str,
+    [connections, streams]: [usize; 2],
+    requests: Requests,
+    token: &str,
+) -> Result<Sample, String> {
     let mut engine = Engine::connect(server.addr(), connections)?;
+    engine.bear(token);
     let window = Window::open(server)?;
     let lane = Lane { path, connections, streams, requests };
     let outcome = closed::run(&mut engine, vec![lane], Until::Time(scale.time))?.remove(0);

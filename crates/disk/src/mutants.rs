@@ -1,4 +1,4 @@
-//! Old bugs of etcd's, kept as switches, so that the tests and the simulated world can show that they would
+//! Old bugs of etcd's, and of our own, kept as switches, so that the tests and the simulated world can show that they would
 //! find them. Here: which there are, and the switch. Not here: the bugs, which stand where they would be
 //! made, as `if mutants::on(Mutant::I14370)`.
 //!
@@ -7,7 +7,7 @@
 
 macro_rules! mutants {
     ($($name:ident $what:literal)*) => {
-        /// A bug, by the number of its issue upstream.
+        /// A bug, by the number of its issue upstream; what was ours alone has a name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mutant {
             $(#[doc = $what] $name,)*
@@ -36,6 +36,8 @@ mutants! {
     I11651 "A change of users is committed without the applied index, and applied twice after a restart"
     I14571 "Permissions are not worked out anew when a snapshot replaces the users"
     I21683 "A put in a transaction is not checked for what its prev_kv shows and whose lease it takes"
+    I14355 "After a start nobody may do anything until a permission changes"
+    I15814 "Who asks what a lease has is shown keys that it may not read"
     GhsaXg4h "Who may read one key may watch all that follow it"
     Cve202633343 "A transaction within a transaction is not checked"
     I18679 "A transaction that fails half way leaves its first half"
@@ -69,6 +71,9 @@ mutants! {
     I12691 "The log has a note of a raft snapshot whose file is not durable"
     I17780 "After a restart the revision is that of the newest change that a compaction left"
     AheadOfLog "The B+tree is committed before the log records that its entries are"
+    UnflushedTail "A start goes on in a log whose end and newest name the kernel alone may hold"
+    UnflushedRoot "A start goes on from a root of the B+tree that the kernel alone may hold"
+    LateCheckpoint "A lease is renewed while a checkpoint of it is on its way"
 }
 
 #[cfg(feature = "mutants")]

@@ -308,3 +308,42 @@ fn the_next_segment_is_made_elsewhere() {
     wal.close().unwrap();
     assert_eq!(disk.list(dir()).unwrap().len(), 2);
 }
+
+/// A process that is killed leaves in the kernel what it has not flushed: the end of the log, the name of a segment.
+/// The next one goes on from there, and what it acknowledges must not lie behind what a power failure takes.
+#[test]
+fn what_only_the_kernel_holds_is_made_durable_by_the_next_start() {
+    let killed = |disk: &MemDisk, call: u64| {
+        let (mut wal, recovered) = open(disk).unwrap();
+        let call = disk.calls() + call;
+        disk.set_fault(Some(Fault { call, kind: ErrorKind::Other, forever: true }));
+        let next = recovered.last_index + 1;
+        let done = (next..next + 8).try_for_each(|index| {
+            wal.append(&batch(vec![entry(1, index, 700)]))?;
+            wal.sync()
+        });
+        drop(wal);
+        disk.set_fault(None);
+        done.is_ok()
+    };
+    let first = disk();
+    let mut wal = create(&first);
+    fill(&mut wal, 1..=6, 700);
+    wal.close().unwrap();
+    for call in 0.. {
+        let disk = first.crash(Crash::KeepAll);
+        let done = killed(&disk, call);
+        let (mut wal, recovered) = open(&disk).unwrap();
+        let last = recovered.last_index + 1;
+        fill(&mut wal, last..=last, 700);
+        drop(wal);
+        for seed in 0..12 {
+            let how = if seed == 0 { Crash::LoseAll } else { Crash::Seed(seed) };
+            let (_, found) = open(&disk.crash(how)).unwrap();
+            assert_eq!(indexes(&found), (1..=last).collect::<Vec<_>>(), "{call}, {how:?}");
+        }
+        if done {
+            return;
+        }
+    }
+}

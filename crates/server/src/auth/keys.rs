@@ -111,8 +111,10 @@ impl Keys {
             }
             Kind::Pair(method, verify) => (*method, *verify),
         };
-        let given =
-            public.filter(|_| filled(public)).map(|file| parse_public(verify, file)).transpose()?;
+        let given = public
+            .filter(|_| filled(public))
+            .map(|file| parse_public(method, verify, file))
+            .transpose()?;
         let Some(private) = private.filter(|_| filled(private)) else {
             return Ok(Self::Pair(None, given.ok_or(MISSING)?));
         };
@@ -187,12 +189,14 @@ impl Signer {
     }
 }
 
+/// A public key as it is, or in a certificate; of an Ed25519 key etcd takes no certificate.
 fn parse_public(
+    method: Method,
     verify: &'static dyn VerificationAlgorithm,
     file: &[u8],
 ) -> Result<ParsedPublicKey, String> {
     let pem = pem::parse(file).map_err(|e| format!("the public key's file: {e}"))?;
-    let key = if pem.tag() == "CERTIFICATE" {
+    let key = if pem.tag() == "CERTIFICATE" && !matches!(method, Method::Ed) {
         etch_tls::public_key(pem.contents()).map_err(|e| format!("the public key's file: {e}"))?
     } else {
         pem.contents().to_vec()

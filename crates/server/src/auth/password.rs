@@ -1,5 +1,6 @@
-//! Passwords: hashed and compared by bcrypt, which is slow on purpose, and therefore on threads of its own and
-//! few at a time: a storm of logins waits for itself, not the store for it. Not here: whose password it is.
+//! Passwords: hashed and compared by bcrypt, which is slow on purpose, and therefore on threads of its own, one for
+//! each core at a time, which stand back where the store wants to go on: a storm of logins waits for itself, not
+//! the store for it. Not here: whose password it is.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bcrypt::Version;
-use tokio::sync::Semaphore;
+use rustix::process::setpriority_process;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::throttle::Throttle;
 
@@ -21,6 +23,9 @@ const DEFAULT_COST: u64 = 10;
 const LONGEST: usize = 72;
 /// Logins that may wait for their turn.
 const WAITING: usize = 256;
+
+/// How nice the threads are: beside one of another thread's they get a tenth of a core.
+const NICE: i32 = 10;
 
 /// Why there is no hash, or no verdict.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl Passwords {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cost: cost as u32,
-            turns: Arc::new(Semaphore::new((cores / 2).max(1))),
+            turns: Arc::new(Semaphore::new(cores)),
             waiting: AtomicUsize::new(0),
             throttle: Throttle::default(),
             decoy: OnceLock::new(),
@@ -124,11 +129,16 @@ impl Passwords {
         let failed = |why: &dyn fmt::Display| PasswordError::Failed(why.to_string());
         let _place = Place::take(&self.waiting)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|e| failed(&e))?;
-        let done = tokio::task::spawn_blocking(move || {
+        let (tell, done) = oneshot::channel();
+        // A thread's niceness is for life, so it serves for nothing else. Beside bcrypt it costs nothing to make.
+        let made = std::thread::Builder::new().name("password".into()).spawn(move || {
             // Kept until the work is done, also where nobody waits for it any more.
             let _turn = turn;
-            work()
+            // Linux takes the caller's thread for the process. Where it is refused, it is as fair as others.
+            let _ = setpriority_process(None, NICE);
+            let _ = tell.send(work());
         });
+        made.map_err(|e| failed(&e))?;
         done.await.map_err(|e| failed(&e))
     }
 }

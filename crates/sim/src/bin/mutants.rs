@@ -33,6 +33,8 @@ not seen, or if the canary is not seen by every seed.
 const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::I11651, "etch-state", "auth"),
     (Mutant::I14571, "etch-state", "auth"),
+    (Mutant::I14355, "etch-state", "auth"),
+    (Mutant::I15814, "etch-state", "auth"),
     (Mutant::I21683, "etch-state", "auth"),
     (Mutant::GhsaXg4h, "etch-state", "auth"),
     (Mutant::Cve202633343, "etch-state", "auth"),
@@ -54,6 +56,10 @@ const BY_TESTS: &[(Mutant, &str, &str)] = &[
     (Mutant::I17780, "etch-sim", "i17780"),
     (Mutant::I12691, "etch-sim", "every_sequence_of_three_operations"),
     (Mutant::AheadOfLog, "etch-sim", "every_sequence_of_three_operations"),
+    // Seen by one world in a thousand or more.
+    (Mutant::UnflushedTail, "etch-disk", "what_only_the_kernel_holds"),
+    (Mutant::UnflushedRoot, "etch-disk", "a_root_that_only_the_kernel_holds"),
+    (Mutant::LateCheckpoint, "etch-state", "a_lease_is_not_renewed"),
 ];
 
 struct Arguments {

@@ -6,16 +6,20 @@ use crate::history::{Request, Response};
 use crate::judge;
 use crate::params::SECOND;
 
-/// A world of three members without faults, and without clients but for what a test asks.
-fn quiet() -> World {
-    let options = Options {
+/// Three members without faults, and without clients.
+fn quiet_options() -> Options {
+    Options {
         members: Some(3),
         faults: Some(Vec::new()),
         clients: Some(Vec::new()),
         load_ms: 30_000,
         ..Options::new(1)
-    };
-    let mut world = World::new(options);
+    }
+}
+
+/// A world of these, in which clients do what a test asks.
+fn quiet() -> World {
+    let mut world = World::new(quiet_options());
     world.params.patience = SECOND;
     world
 }
@@ -77,4 +81,30 @@ fn i12528_a_leader_that_was_replaced_while_it_stood_still_renews_nothing() {
     let outcomes = world.finish();
     assert_eq!(outcomes.violations, Vec::<String>::new());
     judge::check(&outcomes.history).expect("no rule is broken");
+}
+
+/// A reader with a small window may have a long history before it: it is not late as long as it is told events, and
+/// it is once nothing comes any more (seed 8231 had one that was called late).
+#[test]
+fn a_watch_that_is_still_told_events_is_not_late() {
+    let mut options = quiet_options();
+    // The first of those that watch, and nobody else.
+    options.clients = Some(vec![Params::draw(&options).clients + 1]);
+    let mut world = World::new(options);
+    // Nothing is ever sent, so that the stream always has something to say.
+    world.params.stream_window = 0;
+    world.run_to(30 * SECOND);
+    let healed = world.now;
+    while world.now < healed + 120 * SECOND && world.violations.is_empty() {
+        world.last_event = world.now;
+        world.step();
+    }
+    assert_eq!(world.violations, Vec::<String>::new());
+    assert!(!world.done, "a watch waits");
+    let last = world.now;
+    while !world.done && world.violations.is_empty() {
+        world.step();
+    }
+    assert!(world.violations.concat().contains("a watch has something to say"));
+    assert!((last + 40 * SECOND..last + 50 * SECOND).contains(&world.now));
 }

@@ -511,9 +511,11 @@ fn a_held_view_is_renewed_when_there_is_a_newer_one() {
 #[test]
 fn each_old_bug_is_found() {
     use etch_disk::mutants::{self, Mutant};
-    let guards: [(Mutant, fn()); 5] = [
+    let guards: [(Mutant, fn()); 7] = [
         (Mutant::I11651, i11651_a_restart_brings_the_same_users_at_the_same_revision),
         (Mutant::I14571, i14571_permissions_are_those_of_the_snapshot),
+        (Mutant::I14355, i14355_permissions_are_there_after_a_restart),
+        (Mutant::I15814, i15814_the_keys_of_a_lease_are_seen_by_those_who_may_read_them),
         (Mutant::I21683, i21683_a_put_in_a_transaction_needs_what_a_put_needs),
         (Mutant::GhsaXg4h, ghsa_xg4h_a_watch_from_a_key_needs_all_that_follow),
         (Mutant::Cve202633343, cve_2026_33343_every_branch_is_checked_however_deep),

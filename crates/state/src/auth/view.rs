@@ -124,7 +124,8 @@ impl View {
             };
             view.users.insert(name, Arc::new(User { row, granted }));
         }
-        if !mutants::on(Mutant::I14571) {
+        let is_start = before.users.is_empty();
+        if !mutants::on(Mutant::I14571) && !(mutants::on(Mutant::I14355) && is_start) {
             view.merge_permissions();
         }
         Ok(view)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use etch_disk::mutants::{self, Mutant};
 
 const SHARDS: usize = 64;
 
@@ -41,7 +42,8 @@ impl Lease {
 
     /// Whether a later leader may be told, now or soon, that less than the TTL remains.
     pub(super) fn is_checkpointed(&self) -> bool {
-        self.named.load(Ordering::SeqCst) > 0 || self.remaining.load(Ordering::Acquire) > 0
+        let named = self.named.load(Ordering::SeqCst) > 0 && !mutants::on(Mutant::LateCheckpoint);
+        named || self.remaining.load(Ordering::Acquire) > 0
     }
 
     /// A checkpoint that was named is applied, or will never be.
