@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -677,7 +678,8 @@ func clientHello(t testing.TB) []byte {
 	return hello[:n]
 }
 
-// Passwords, hashes, tokens and keys appear nowhere: not in the log, metrics or debug pages.
+// Passwords, hashes, tokens and keys appear nowhere: not in the log at its most talkative, metrics, debug pages or
+// refusals. What is written is its owner's alone.
 func TestSecretsAreNotTold(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t, "ours")
@@ -686,7 +688,7 @@ func TestSecretsAreNotTold(t *testing.T) {
 	for name, token := range map[string]string{"simple": "simple", "signed": "jwt,sign-method=ES256,pub-key=" + public + ",priv-key=" + private} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := secureServer(t, "etch", "--cert-file="+server.cert, "--key-file="+server.key, "--bcrypt-cost=4", "--auth-token="+token)
+			s := secureServer(t, "etch", "--cert-file="+server.cert, "--key-file="+server.key, "--bcrypt-cost=4", "--enable-pprof", "--auth-token="+token)
 			s.Start(t)
 			conn := ok[*grpc.ClientConn](t)(grpc.NewClient(s.Endpoint(), grpc.WithTransportCredentials(credentials.NewTLS(ca.tlsConfig(t, identity{})))))
 			defer conn.Close()
@@ -700,16 +702,27 @@ func TestSecretsAreNotTold(t *testing.T) {
 			issued = side.login(t, "root", "Geheimnis-1")
 			side.must(t, issued, "Auth/UserChangePassword", &pb.AuthUserChangePasswordRequest{Name: "ann", Password: "Geheimnis-3"})
 			side.callAs("", "Auth/Authenticate", &pb.AuthenticateRequest{Name: "ann", Password: "Geheimnis-4"})
-			side.callAs(issued+"x", "KV/Range", rng("a", ""))
-			side.callAs("Geheimnis-5", "KV/Range", rng("a", ""))
-			told := s.Log.String()
+			told := side.callAs(issued+"x", "KV/Range", rng("a", ""))
+			told += side.callAs("Geheimnis-5", "KV/Range", rng("a", ""))
+			told += side.callAs(issued, "Auth/UserGet", &pb.AuthUserGetRequest{Name: "ann"})
+			told += side.callAs(issued, "Auth/UserAdd", &pb.AuthUserAddRequest{Name: "ann", Password: "Geheimnis-6"})
+			told += side.callAs(issued, "Auth/UserAdd", &pb.AuthUserAddRequest{Name: "eve", Password: "Geheimnis-7" + strings.Repeat("x", 72)})
 			client := &http.Client{Transport: &http.Transport{TLSClientConfig: ca.tlsConfig(t, identity{})}}
-			for _, page := range []string{"/metrics", "/debug/vars", "/health", "/version"} {
-				response := ok[*http.Response](t)(client.Get("https://" + s.Endpoint() + page))
+			fetch := func(r *http.Request) {
+				response := ok[*http.Response](t)(client.Do(r))
 				body := ok[[]byte](t)(io.ReadAll(response.Body))
 				response.Body.Close()
 				told += string(body)
 			}
+			for _, body := range []string{`{"name":"ann","password":"Geheimnis-8"}`, `{"name":"ann","password":"Geheimnis-9`, `{"name":"ann","password":["Geheimnis-10"]}`} {
+				fetch(ok[*http.Request](t)(http.NewRequest("POST", "https://"+s.Endpoint()+"/v3/auth/authenticate", strings.NewReader(body))))
+			}
+			for _, page := range []string{"/metrics", "/debug/vars", "/debug/pprof/", "/debug/pprof/heap", "/health", "/version", "/v3/kv/range?token=" + issued} {
+				r := ok[*http.Request](t)(http.NewRequest("GET", "https://"+s.Endpoint()+page, nil))
+				r.Header.Set("Authorization", issued)
+				fetch(r)
+			}
+			told += s.Log.String()
 			secrets := []string{"Geheimnis", "$2a$", "JDJh", "BEGIN", issued}
 			for _, file := range []string{private, server.key} {
 				lines := strings.Split(string(ok[[]byte](t)(os.ReadFile(file))), "\n")
@@ -720,9 +733,21 @@ func TestSecretsAreNotTold(t *testing.T) {
 					t.Errorf("%q is told", secret)
 				}
 			}
-			if !strings.Contains(told, "auth change") && !strings.Contains(told, "UserChangePassword") {
-				t.Errorf("no line about changes of users:\n%s", s.Log.Tail())
+			for _, change := range []string{`"method":"AuthEnable","subject":"","by":"","remote":"127.0.0.1`, `"method":"UserChangePassword","subject":"ann","by":"root","remote":"127.0.0.1`} {
+				if !strings.Contains(told, `"msg":"auth change",`+change) {
+					t.Errorf("no line %q about changes of users:\n%s", change, s.Log.Tail())
+				}
 			}
+			fine(t, filepath.WalkDir(s.Dir, func(path string, entry fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				info, err := entry.Info()
+				if err == nil && info.Mode().Perm()&0o077 != 0 {
+					t.Errorf("%s is open to others: %v", path, info.Mode())
+				}
+				return err
+			}))
 		})
 	}
 }
