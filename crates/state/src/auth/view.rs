@@ -124,8 +124,8 @@ impl View {
             };
             view.users.insert(name, Arc::new(User { row, granted }));
         }
-        let is_start = before.users.is_empty();
-        if !mutants::on(Mutant::I14571) && !(mutants::on(Mutant::I14355) && is_start) {
+        let forgets = if before.users.is_empty() { Mutant::I14355 } else { Mutant::I14571 };
+        if !mutants::on(forgets) {
             view.merge_permissions();
         }
         Ok(view)
