@@ -29,7 +29,7 @@ import (
 )
 
 // stepLimit ends a step that hangs.
-const stepLimit = 40 * time.Second
+const stepLimit = 3 * time.Minute
 
 // handle is a client with its layers.
 type handle struct {
@@ -272,7 +272,7 @@ func (r *goRun) client(name, endpoints string, opts map[string]string) string {
 			list = append(list, r.w.proxies[n].addr)
 		}
 	}
-	config := clientv3.Config{Endpoints: list, DialTimeout: 5 * time.Second, Logger: zap.NewNop()}
+	config := clientv3.Config{Endpoints: list, DialTimeout: 20 * time.Second, Logger: zap.NewNop()}
 	config.Username, config.Password, _ = strings.Cut(opts["user"], ":")
 	config.AutoSyncInterval, _ = time.ParseDuration(opts["autosync"])
 	c, err := clientv3.New(config)
@@ -360,7 +360,7 @@ func (r *goRun) copy(ctx context.Context, h *handle, s words) string {
 // users on; or off.
 func (r *goRun) auth(ctx context.Context, what string) string {
 	if what == "off" {
-		if err := authOff(ctx, r.w.direct); err != nil {
+		if err := r.w.authOff(ctx); err != nil {
 			return failed(err)
 		}
 		return "ok"
@@ -382,31 +382,11 @@ func (r *goRun) auth(ctx context.Context, what string) string {
 	then(func() error { _, err := c.UserAdd(ctx, "alice", "a"); return err })
 	then(func() error { _, err := c.UserGrantRole(ctx, "alice", "writer"); return err })
 	then(func() error { _, err := c.AuthEnable(ctx); return err })
+	then(func() error { return r.w.settle(ctx) })
 	if err != nil {
 		return failed(err)
 	}
 	return "ok"
-}
-
-// authOff turns users off, if they are on, and forgets all of them.
-func authOff(ctx context.Context, c *clientv3.Client) error {
-	root, err := clientv3.New(clientv3.Config{
-		Endpoints: c.Endpoints(), Username: "root", Password: "r", Logger: zap.NewNop(), DialTimeout: 5 * time.Second,
-	})
-	if err == nil {
-		defer root.Close()
-		_, err = root.AuthDisable(ctx)
-	}
-	if err != nil && !strings.Contains(err.Error(), "authentication is not enabled") {
-		return err
-	}
-	for _, name := range []string{"root", "alice"} {
-		c.UserDelete(ctx, name)
-	}
-	for _, name := range []string{"root", "writer"} {
-		c.RoleDelete(ctx, name)
-	}
-	return nil
 }
 
 // keyOptions reads the options of a get, a delete or a watch.

@@ -5,6 +5,7 @@ package interop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -27,7 +29,8 @@ type world struct {
 	direct  *clientv3.Client
 }
 
-func newWorld(t testing.TB, program string, members int) *world {
+// newWorld starts it. Members that hear nothing for so long elect another leader.
+func newWorld(t testing.TB, program string, members int, election time.Duration) *world {
 	t.Helper()
 	w := &world{}
 	var peers, cluster []string
@@ -50,8 +53,9 @@ func newWorld(t testing.TB, program string, members int) *world {
 			"--initial-advertise-peer-urls=" + peers[i],
 			"--initial-cluster=" + strings.Join(cluster, ","),
 			"--initial-cluster-token=t" + token,
-			"--heartbeat-interval=50", "--election-timeout=500",
-			"--auth-token-ttl=1",
+			"--heartbeat-interval=" + strconv.FormatInt((election/10).Milliseconds(), 10),
+			"--election-timeout=" + strconv.FormatInt(election.Milliseconds(), 10),
+			"--auth-token-ttl=10",
 		}
 		s.Launch(t)
 	}
@@ -99,9 +103,11 @@ func (w *world) reset(t testing.TB) {
 }
 
 func (w *world) empty(ctx context.Context) error {
-	authOff(ctx, w.direct)
-	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	short, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
+	if err := w.authOff(short); err != nil {
+		return err
+	}
 	leases, err := w.direct.Leases(short)
 	if err != nil {
 		return err
@@ -112,13 +118,28 @@ func (w *world) empty(ctx context.Context) error {
 	if _, err := w.direct.Delete(short, "\x00", clientv3.WithFromKey()); err != nil {
 		return err
 	}
-	// Every member has to have heard of it, so that a read of its own state shows it.
+	return w.settle(short)
+}
+
+// settle waits until every member has heard of everything, so that a read of
+// its own state shows it.
+func (w *world) settle(ctx context.Context) error {
 	for _, s := range w.members {
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: zap.NewNop()})
 		if err != nil {
 			return err
 		}
-		_, err = c.Get(short, "x")
+		for {
+			_, err = c.Get(ctx, "x")
+			// A member that wants to know who asks has caught up all the same.
+			if errors.Is(err, rpctypes.ErrUserEmpty) {
+				err = nil
+			}
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
 		c.Close()
 		if err != nil {
 			return err
@@ -127,10 +148,46 @@ func (w *world) empty(ctx context.Context) error {
 	return nil
 }
 
+// authOff turns users off, if they are on, and forgets all of them.
+func (w *world) authOff(ctx context.Context) error {
+	root, err := clientv3.New(clientv3.Config{
+		Endpoints: w.direct.Endpoints(), Username: "root", Password: "r", Logger: zap.NewNop(), DialTimeout: patience,
+	})
+	if err == nil {
+		defer root.Close()
+		_, err = root.AuthDisable(ctx)
+	}
+	if err != nil && !strings.Contains(err.Error(), "authentication is not enabled") {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{"root", "alice"} {
+		if _, err := w.direct.UserDelete(ctx, name); err != nil && !errors.Is(err, rpctypes.ErrUserNotFound) {
+			return err
+		}
+	}
+	for _, name := range []string{"root", "writer"} {
+		if _, err := w.direct.RoleDelete(ctx, name); err != nil && !errors.Is(err, rpctypes.ErrRoleNotFound) {
+			return err
+		}
+	}
+	return w.settle(ctx)
+}
+
 // befall does something to the servers, and answers when it is done.
 func (w *world) befall(t testing.TB, fault []string) string {
 	if len(fault) != 2 {
 		return fmt.Sprintf("what is %q?", fault)
+	}
+	if fault[0] == "settle" {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := w.settle(ctx); err != nil {
+			return err.Error()
+		}
+		return "ok"
 	}
 	for _, i := range w.meant(fault[1], fault[0] == "isolate") {
 		s, p := w.members[i], w.proxies[i]

@@ -5,7 +5,7 @@
 //! other is not in the history at all, so that a trace of it is a violation, and so is a write that was sent twice.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etch_client::{Client, Compare, Error, Result, delete, get, put, txn};
@@ -35,6 +35,8 @@ const FAULTS: &[(&str, &str)] = &[
 struct World {
     began: Instant,
     until: Instant,
+    /// How many answers there must be before it ends.
+    enough: usize,
     operations: Mutex<Vec<Operation>>,
     clients: AtomicU32,
     values: AtomicU64,
@@ -43,6 +45,17 @@ struct World {
 impl World {
     fn now_ns(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
+    }
+
+    fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the load has gone on for long enough, and found out enough.
+    fn is_over(&self) -> bool {
+        let is_answer = |op: &&Operation| matches!(op.outcome, Outcome::Ok(_));
+        Instant::now() >= self.until
+            && self.operations().iter().filter(is_answer).count() >= self.enough
     }
 
     fn client_number(&self) -> u32 {
@@ -55,12 +68,13 @@ impl World {
     }
 }
 
-/// Loads the servers for so long, then judges. Writes one line: what is wrong, or how much was judged.
-pub async fn run(length: Duration, seed: u64, endpoints: Vec<String>) {
+/// Loads the servers for so long, and until there are enough answers, then judges. Writes one line: what is wrong, or how much was judged.
+pub async fn run(length: Duration, enough: usize, seed: u64, endpoints: Vec<String>) {
     let began = Instant::now();
     let world = Arc::new(World {
         began,
         until: began + length,
+        enough,
         operations: Mutex::default(),
         clients: AtomicU32::new(1),
         values: AtomicU64::new(1),
@@ -77,7 +91,7 @@ pub async fn run(length: Duration, seed: u64, endpoints: Vec<String>) {
     }
     for (fault, mend) in FAULTS.iter().cycle() {
         sleep(Duration::from_millis(600)).await;
-        if Instant::now() >= world.until {
+        if world.is_over() {
             break;
         }
         let answer = ask(fault).await;
@@ -87,8 +101,7 @@ pub async fn run(length: Duration, seed: u64, endpoints: Vec<String>) {
         assert_eq!(answer, "ok", "{mend}");
     }
     tasks.join_all().await;
-    let operations =
-        std::mem::take(&mut *world.operations.lock().unwrap_or_else(PoisonError::into_inner));
+    let operations = std::mem::take(&mut *world.operations());
     let mut history = History { operations, ..History::default() };
     history.operations.sort_by_key(|op| op.sent_ns);
     match judge::check(&history) {
@@ -118,7 +131,7 @@ struct Worker {
 impl Worker {
     async fn work(mut self) {
         let mut well = true;
-        while Instant::now() < self.world.until {
+        while !self.world.is_over() {
             // One that does not know how its last write ended reads first: few writes in a row are unknown.
             let request = if well { self.draw() } else { self.list() };
             well = self.ask(request).await;
@@ -178,7 +191,7 @@ impl Worker {
             self.number = self.world.client_number();
         }
         let operation = Operation { client, member, sent_ns, ended_ns, request, outcome };
-        self.world.operations.lock().unwrap_or_else(PoisonError::into_inner).push(operation);
+        self.world.operations().push(operation);
         well
     }
 

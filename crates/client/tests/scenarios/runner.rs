@@ -5,7 +5,7 @@
 //! the answer comes as a line on standard input.
 //!
 //! `scenarios run FILE NAME ENDPOINTS...`: first the members' proxies, then the members.
-//! `scenarios load MILLISECONDS SEED ENDPOINTS...`
+//! `scenarios load MILLISECONDS SEED ANSWERS ENDPOINTS...`: for so long, and until there are so many answers
 //! `scenarios tls DIRECTORY ENDPOINTS...`
 
 mod keys;
@@ -22,7 +22,7 @@ use words::Words;
 use world::Run;
 
 /// Ends a step that hangs.
-const STEP_LIMIT: Duration = Duration::from_secs(40);
+const STEP_LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -33,7 +33,8 @@ async fn main() {
         ("tls", dir, first) => tls(&dir, std::iter::once(first).chain(args).collect()).await,
         ("load", length, seed) => {
             let length = Duration::from_millis(length.parse().unwrap_or(1000));
-            load::run(length, seed.parse().unwrap_or(1), args.collect()).await;
+            let answers = args.next().and_then(|n| n.parse().ok()).unwrap_or_default();
+            load::run(length, answers, seed.parse().unwrap_or(1), args.collect()).await;
         }
         (other, ..) => panic!("what is {other:?}?"),
     }

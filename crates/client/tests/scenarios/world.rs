@@ -77,6 +77,19 @@ pub async fn ask(what: &str) -> String {
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
+/// Waits until all members have heard of everything.
+async fn settle() -> Result<()> {
+    match ask("settle all").await.as_str() {
+        "ok" => Ok(()),
+        other => Err(Error::Malformed(other.into())),
+    }
+}
+
+/// A slow machine takes its time to answer a connection.
+fn config(endpoints: &[String]) -> Config {
+    Config::new(endpoints.to_vec()).dial_timeout(Duration::from_secs(20))
+}
+
 /// How a call ended badly.
 pub fn failed(error: &Error) -> String {
     match error {
@@ -124,11 +137,11 @@ impl Run {
     /// With a client of all proxies, and one of the members themselves.
     pub async fn begin(endpoints: Vec<String>) -> Result<Run> {
         let (proxies, members) = endpoints.split_at(endpoints.len() / 2);
-        let direct = Client::connect(members.to_vec()).await?;
+        let direct = Client::connect(config(members)).await?;
         let base = direct.get("x").await?.revision();
         let clients = Named::default();
         clients.set("direct", direct);
-        clients.set("c", Client::connect(proxies.to_vec()).await?);
+        clients.set("c", Client::connect(config(proxies)).await?);
         Ok(Run(Arc::new(Inner {
             endpoints,
             base,
@@ -240,7 +253,7 @@ impl Run {
             // A world of one member has fewer.
             list.extend(digits.parse().ok().and_then(|n: usize| list_of.get(n)).cloned());
         }
-        let mut config = Config::new(list).require_leader(words.has("hasleader"));
+        let mut config = config(&list).require_leader(words.has("hasleader"));
         if let Some((name, password)) = words.opts.get("user").and_then(|u| u.split_once(':')) {
             config = config.user(name, password);
         }
@@ -296,15 +309,16 @@ impl Run {
         let direct = self.clients.get("direct");
         if what == "off" {
             let members = self.endpoints[self.proxies().len()..].to_vec();
-            let root = Client::connect(Config::new(members).user("root", "r")).await?;
+            let root = Client::connect(config(&members).user("root", "r")).await?;
             root.auth_disable().await?;
+            settle().await?;
             for user in ["root", "alice"] {
                 direct.user_delete(user).await?;
             }
             for role in ["root", "writer"] {
                 direct.role_delete(role).await?;
             }
-            return Ok(());
+            return settle().await;
         }
         direct.user_add("root", "r").await?;
         direct.role_add("root").await?;
@@ -314,6 +328,7 @@ impl Run {
         direct.role_grant_permission("writer", keys, PermissionType::Readwrite).await?;
         direct.user_add("alice", "a").await?;
         direct.user_grant_role("alice", "writer").await?;
-        direct.auth_enable().await.map(|_: pb::AuthEnableResponse| ())
+        let _: pb::AuthEnableResponse = direct.auth_enable().await?;
+        settle().await
     }
 }
