@@ -183,6 +183,10 @@ impl Core {
                 Via::Any => self.balancer.pick(course.avoid.as_ref()).await?,
                 Via::One(endpoint) => self.balancer.pick_one(endpoint).await?,
             };
+            // A time limit that has passed by now, or of nothing, sends nothing.
+            if limit.is_some_and(|limit| limit <= Instant::now()) {
+                return Err(Error::Deadline { sent: course.sent.load(Ordering::Relaxed) });
+            }
             course.span.record("endpoint", picked.endpoint.address.text.as_str());
             course.span.record("attempts", course.attempts + 1);
             let generation = self.tokens.generation();

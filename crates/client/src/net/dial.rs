@@ -87,11 +87,25 @@ impl Dialer {
         let name = ServerName::try_from(name)
             .map_err(|_| io::Error::other("no name that a certificate could bear"))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
-        let stream = connector.connect(name, plain).await?;
+        let stream = connector.connect(name, plain).await.map_err(no_tls)?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("the server does not offer HTTP/2"));
         }
         Ok(Box::new(stream))
+    }
+}
+
+/// Says what it means when the first answer to our greeting is none of TLS.
+fn no_tls(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::new(io::ErrorKind::InvalidData, "the server does not speak TLS")
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the TLS handshake")
+        }
+        _ => error,
     }
 }
 
@@ -139,6 +153,13 @@ impl Head {
         let take = came.len().min(self.bytes.len() - self.have);
         self.bytes[self.have..self.have + take].copy_from_slice(&came[..take]);
         self.have += take;
+        // A TLS alert is shorter than a frame's header, and as one would be longer than any first frame may be.
+        if self.have >= 2 && self.bytes[..2] == [21, 3] {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the server speaks TLS: the endpoint needs https",
+            ));
+        }
         if self.have < self.bytes.len() {
             return Ok(());
         }
@@ -223,5 +244,8 @@ mod tests {
         let mut head = Head::new(seen);
         assert!(head.take(b"HTTP/1.1 400 Bad Request").is_err());
         assert!(came.try_recv().is_err());
+        // What a TLS server answers to a greeting in the clear.
+        let alert = Head::new(oneshot::channel().0).take(&[21, 3, 1, 0, 2, 2, 70]);
+        assert!(alert.is_err_and(|e| e.to_string().contains("https")));
     }
 }

@@ -1,7 +1,13 @@
-//! Endpoints from DNS: the SRV records that etcd's own tools ask for, in the order that RFC 2782 gives them.
+//! Endpoints from DNS: the SRV records that etcd's own tools ask for, in the order that RFC 2782 gives them; what went
+//! wrong in the words that etcd's tools have for it.
+
+use std::net::SocketAddr;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::RData;
+use hickory_resolver::system_conf::read_system_conf;
 
 use crate::config::address::srv_domain;
 use crate::error::{Error, Result};
@@ -19,31 +25,61 @@ pub(crate) async fn expand(endpoints: &[String]) -> Result<Vec<String>> {
     if !endpoints.iter().any(|endpoint| srv_domain(endpoint).is_some()) {
         return Ok(endpoints.to_vec());
     }
-    let resolver = TokioResolver::builder_tokio()
-        .and_then(|builder| builder.build())
-        .map_err(|e| Error::NoEndpoint(format!("no name server: {e}")))?;
-    expand_by(&resolver, endpoints).await
+    let dns = Dns::new().map_err(|e| Error::NoEndpoint(format!("no name server: {e}")))?;
+    expand_by(&dns, endpoints).await
 }
 
-async fn expand_by(resolver: &TokioResolver, endpoints: &[String]) -> Result<Vec<String>> {
+/// Whom to ask.
+struct Dns {
+    resolver: TokioResolver,
+    /// The first of the name servers, for messages.
+    server: String,
+}
+
+impl Dns {
+    /// As the system is configured.
+    fn new() -> Result<Dns, NetError> {
+        let (config, options) = read_system_conf()?;
+        let server = config.name_servers().first().map_or_else(String::new, |server| {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            SocketAddr::new(server.ip, port).to_string()
+        });
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        Ok(Dns { resolver: builder.with_options(options).build()?, server })
+    }
+
+    /// Why a name was not found.
+    fn why(&self, name: &str, error: &NetError) -> String {
+        let why = match error {
+            NetError::Dns(DnsError::NoRecordsFound(_)) => "no such host".to_owned(),
+            NetError::Dns(DnsError::ResponseCode(_)) => "server misbehaving".to_owned(),
+            NetError::Timeout => "i/o timeout".to_owned(),
+            other => other.to_string(),
+        };
+        format!("lookup {name} on {}: {why}", self.server)
+    }
+}
+
+async fn expand_by(dns: &Dns, endpoints: &[String]) -> Result<Vec<String>> {
     let mut out = Vec::with_capacity(endpoints.len());
     for endpoint in endpoints {
         match srv_domain(endpoint) {
             None => out.push(endpoint.clone()),
-            Some((domain, name)) => out.extend(lookup(resolver, domain, name).await?),
+            Some((domain, name)) => out.extend(lookup(dns, domain, name).await?),
         }
     }
     Ok(out)
 }
 
-async fn lookup(resolver: &TokioResolver, domain: &str, name: &str) -> Result<Vec<String>> {
+async fn lookup(dns: &Dns, domain: &str, name: &str) -> Result<Vec<String>> {
     let suffix = if name.is_empty() { String::new() } else { format!("-{name}") };
     let mut out = Vec::new();
-    let mut why = String::new();
+    let mut whys = Vec::new();
     for (service, scheme) in [("etcd-client-ssl", "https"), ("etcd-client", "http")] {
-        let query = format!("_{service}{suffix}._tcp.{domain}.");
-        match resolver.srv_lookup(query).await {
-            Err(error) => why = error.to_string(),
+        let query = format!("_{service}{suffix}._tcp.{domain}");
+        // The dot at the end keeps the search list out of it.
+        match dns.resolver.srv_lookup(format!("{query}.")).await {
+            Err(error) => whys.push(dns.why(&query, &error)),
             Ok(found) => {
                 let records = found.answers().iter().filter_map(|answer| match &answer.data {
                     RData::SRV(srv) => {
@@ -58,7 +94,7 @@ async fn lookup(resolver: &TokioResolver, domain: &str, name: &str) -> Result<Ve
             }
         }
     }
-    if out.is_empty() { Err(Error::NoEndpoint(format!("srv:{domain}: {why}"))) } else { Ok(out) }
+    if out.is_empty() { Err(Error::NoEndpoint(whys.join(" and "))) } else { Ok(out) }
 }
 
 /// Smaller priorities first; within one by lot, those of more weight sooner.
@@ -91,7 +127,6 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-    use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use tokio::net::UdpSocket;
 
     /// `(query, [(priority, weight, port, target)])`.
@@ -148,28 +183,29 @@ mod tests {
     }
 
     /// A resolver that asks a name server of our own.
-    async fn resolver() -> TokioResolver {
+    async fn dns() -> Dns {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let mut connection = ConnectionConfig::udp();
         connection.port = socket.local_addr().expect("an address").port();
+        let server = socket.local_addr().expect("an address").to_string();
         tokio::spawn(async move {
             let mut query = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut query).await {
                 let _ = socket.send_to(&answer(&query[..length]), from).await;
             }
         });
-        let mut server = NameServerConfig::udp(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        server.connections = vec![connection];
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .build()
-            .expect("a resolver")
+        let mut ours = NameServerConfig::udp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        ours.connections = vec![connection];
+        let config = ResolverConfig::from_name_servers(vec![ours]);
+        let resolver =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build();
+        Dns { resolver: resolver.expect("a resolver"), server }
     }
 
     #[tokio::test]
     async fn dns_names_the_endpoints_secured_ones_first_and_by_priority() {
-        let resolver = resolver().await;
-        let expand = async |endpoint: &str| expand_by(&resolver, &[endpoint.to_owned()]).await;
+        let dns = dns().await;
+        let expand = async |endpoint: &str| expand_by(&dns, &[endpoint.to_owned()]).await;
         let all =
             ["https://s.both.test:2379", "http://early.both.test:2", "http://late.both.test:1"];
         assert_eq!(expand("srv:both.test").await.expect("records"), all);
@@ -178,10 +214,12 @@ mod tests {
             ["http://blue.both.test:7"]
         );
         let error = expand("srv:nowhere.test").await.expect_err("no records");
-        assert!(
-            matches!(&error, Error::NoEndpoint(why) if why.contains("nowhere.test")),
-            "{error:?}"
-        );
+        let why = |service: &str| {
+            let server = &dns.server;
+            format!("lookup _{service}._tcp.nowhere.test on {server}: no such host")
+        };
+        let whys = [why("etcd-client-ssl"), why("etcd-client")].join(" and ");
+        assert_eq!(error, Error::NoEndpoint(whys));
         assert_eq!(expand("h:1").await.expect("as it is"), ["h:1"]);
     }
 

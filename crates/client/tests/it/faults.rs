@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{Kind, Mode, Proxy, Server, each, run, server::free_port, until};
 use etch_client::{Client, Code, Config, Error, EtcdError, Tls};
 
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(2);
 
 #[test]
 fn nobody_there_is_no_endpoint() {
@@ -28,6 +28,34 @@ fn nobody_there_is_no_endpoint() {
 }
 
 #[test]
+fn a_time_limit_of_nothing_sends_nothing() {
+    each(async |server| {
+        let client = server.client().await;
+        client.put("a", "1").await.expect("put");
+        for _ in 0..20 {
+            let late = client.put("a", "2").timeout(Duration::ZERO).await;
+            assert_eq!(late, Err(Error::Deadline { sent: false }));
+        }
+        assert_eq!(client.get("a").await.expect("get").kvs[0].version, 1);
+    });
+}
+
+/// A port that says this to everybody.
+async fn answering(hello: &'static [u8]) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        // Held open: a connection that is closed with our greeting unread is reset, and takes the answer with it.
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, hello).await;
+            held.push(stream);
+        }
+    });
+    at
+}
+
+#[test]
 fn a_port_that_speaks_something_else_is_no_endpoint() {
     run(async {
         let server = Server::start(Kind::Etch).await;
@@ -37,22 +65,26 @@ fn a_port_that_speaks_something_else_is_no_endpoint() {
         let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "1").await.expect_err("no TLS there");
         assert!(matches!(error, Error::NoEndpoint(_)), "{error:?}");
+        // TLS to what greets in the clear, and in the clear to what answers with a TLS alert.
+        let greets = answering(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        let config = Config::new([format!("https://{greets}")]).tls(Tls::new());
+        let client = Client::connect(config.dial_timeout(SHORT)).await.expect("a client");
+        let error = client.put("a", "1").await.expect_err("no TLS there");
+        assert!(error.to_string().contains("does not speak TLS"), "{error}");
+        let alerts = answering(&[21, 3, 1, 0, 2, 2, 70]).await;
+        let config = Config::new([alerts]).dial_timeout(SHORT);
+        let client = Client::connect(config).await.expect("a client");
+        let error = client.put("a", "1").await.expect_err("TLS there");
+        assert!(error.to_string().contains("the endpoint needs https"), "{error}");
         // HTTP/2 to what answers nothing, and to what answers nonsense.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = listener.local_addr().expect("an address").to_string();
         let config = Config::new([at.clone()]).dial_timeout(SHORT);
-        let client = Client::connect(config.clone()).await.expect("a client");
+        let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "1").await.expect_err("silence");
         assert!(matches!(error, Error::NoEndpoint(_)), "{error:?}");
-        tokio::spawn(async move {
-            // Held open: a connection that is closed with our greeting unread is reset, and takes the answer with it.
-            let mut held = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let hello = b"220 mail.example.org ESMTP";
-                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, hello).await;
-                held.push(stream);
-            }
-        });
+        let mail = answering(b"220 mail.example.org ESMTP").await;
+        let config = Config::new([mail]).dial_timeout(SHORT);
         let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "1").await.expect_err("nonsense");
         assert!(error.to_string().contains("does not speak HTTP/2"), "{error}");
@@ -116,8 +148,8 @@ fn a_server_that_hangs_is_a_deadline_or_a_dead_connection() {
         proxy.set(Mode::Pass);
 
         let config = Config::new([proxy.endpoint.as_str()])
-            .dial_keep_alive_time(Duration::from_millis(100))
-            .dial_keep_alive_timeout(Duration::from_millis(100));
+            .dial_keep_alive_time(Duration::from_millis(500))
+            .dial_keep_alive_timeout(Duration::from_secs(2));
         let client = Client::connect(config).await.expect("a client");
         client.get("warm").await.expect("get");
         proxy.set(Mode::Hang);

@@ -42,8 +42,8 @@ fn a_server_that_stops_in_mid_reply_holds_nobody_up() {
         // Who waited this long for each of a hundred attempts would be at the test's own limit.
         let config = Config::new([proxy.endpoint.as_str()])
             .dial_timeout(LIMIT / 80)
-            .dial_keep_alive_time(Duration::from_millis(100))
-            .dial_keep_alive_timeout(Duration::from_millis(100));
+            .dial_keep_alive_time(Duration::from_millis(500))
+            .dial_keep_alive_timeout(Duration::from_secs(2));
         let client = Client::connect(config).await.expect("a client");
         client.put("a", vec![b'x'; 300 << 10]).await.expect("put");
         let mut watch = client.watch("w").await.expect("watch");

@@ -1,5 +1,6 @@
 //! The client against real servers, all in one program: it is linked once.
 
+mod balance;
 mod common;
 mod concurrency;
 mod examples;

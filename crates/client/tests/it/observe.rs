@@ -51,7 +51,7 @@ impl Subscriber for Spans {
 
 /// Counters, and how often each histogram was told something.
 #[derive(Clone, Default)]
-struct Counts(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
+pub struct Counts(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
 
 /// A histogram that counts.
 struct Told(Arc<AtomicU64>);
@@ -94,7 +94,7 @@ impl metrics::Recorder for Counts {
 }
 
 /// Runs all of a test on one thread, where its spans and counters are caught.
-fn observed(test: impl Future<Output = ()>) -> (Vec<String>, Counts) {
+pub fn observed(test: impl Future<Output = ()>) -> (Vec<String>, Counts) {
     let (spans, counts) = (Spans::default(), Counts::default());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

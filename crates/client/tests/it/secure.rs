@@ -78,12 +78,12 @@ fn tls_is_verified_unless_that_is_skipped_by_name() {
         client.put("a", "1").await.expect("put");
         let config = Config::new([server.endpoint.as_str()])
             .tls(Tls::new())
-            .dial_timeout(Duration::from_millis(500));
+            .dial_timeout(Duration::from_secs(2));
         let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "2").await.expect_err("signed by nobody");
         assert!(error.to_string().contains("certificate"), "{error}");
         let plain = format!("http://127.0.0.1:{port}");
-        let config = Config::new([plain]).dial_timeout(Duration::from_millis(500));
+        let config = Config::new([plain]).dial_timeout(Duration::from_secs(2));
         let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "2").await.expect_err("a TLS port");
         assert!(matches!(error, Error::NoEndpoint(_)), "{error:?}");

@@ -14,7 +14,7 @@ pub use proxy::{Mode, Proxy};
 pub use server::{Kind, Server};
 
 /// Longer than anything here should take; a test that gets there hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// Threads of a test's runtime.
 pub const THREADS: usize = 2;

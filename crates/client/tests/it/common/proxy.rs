@@ -29,6 +29,7 @@ pub struct Proxy {
     pub endpoint: String,
     mode: watch::Sender<Mode>,
     open: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -40,18 +41,19 @@ impl Proxy {
         let (mode, seen) = watch::channel(Mode::Pass);
         let open = Arc::new(AtomicUsize::new(0));
         let to: SocketAddr = to.parse().expect("an address");
-        let counter = open.clone();
+        let (counter, asked) = (open.clone(), Arc::new(AtomicUsize::new(0)));
+        let bytes = asked.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (seen, counter) = (seen.clone(), counter.clone());
+                let (seen, counter, bytes) = (seen.clone(), counter.clone(), bytes.clone());
                 tokio::spawn(async move {
                     counter.fetch_add(1, Ordering::SeqCst);
-                    serve(client, to, seen).await;
+                    serve(client, to, seen, &bytes).await;
                     counter.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Proxy { endpoint: format!("http://{at}"), mode, open, task }
+        Proxy { endpoint: format!("http://{at}"), mode, open, asked, task }
     }
 
     /// Changes what it does from now on.
@@ -66,6 +68,11 @@ impl Proxy {
         self.set(Mode::Pass);
     }
 
+    /// How many bytes clients have sent through it.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
@@ -78,7 +85,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn serve(
+    client: TcpStream,
+    to: SocketAddr,
+    mode: watch::Receiver<Mode>,
+    asked: &AtomicUsize,
+) {
     if *mode.borrow() == Mode::Cut {
         return;
     }
@@ -86,9 +98,10 @@ async fn serve(client: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mut cut = mode.clone();
-    let requests =
-        copy(from_client, to_server, mode.clone(), &[Mode::Pass, Mode::HoldReplies, Mode::Halve]);
-    let replies = copy(from_server, to_client, mode, &[Mode::Pass]);
+    let passing = &[Mode::Pass, Mode::HoldReplies, Mode::Halve];
+    let requests = copy(from_client, to_server, mode.clone(), passing, asked);
+    let answered = AtomicUsize::new(0);
+    let replies = copy(from_server, to_client, mode, &[Mode::Pass], &answered);
     tokio::select! {
         () = requests => {}
         () = replies => {}
@@ -96,12 +109,13 @@ async fn serve(client: TcpStream, to: SocketAddr, mode: watch::Receiver<Mode>) {
     }
 }
 
-/// Copies while the mode is one of `passing`, and waits while it is not.
+/// Copies while the mode is one of `passing`, and waits while it is not; counts bytes.
 async fn copy(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
     passing: &[Mode],
+    bytes: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 16 << 10];
     let mut greeted = false;
@@ -121,6 +135,7 @@ async fn copy(
         if to.write_all(&buffer[rest..n]).await.is_err() {
             return;
         }
+        bytes.fetch_add(n, Ordering::SeqCst);
         greeted = true;
     }
 }
