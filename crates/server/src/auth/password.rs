@@ -24,8 +24,8 @@ const LONGEST: usize = 72;
 /// Logins that may wait for their turn.
 const WAITING: usize = 256;
 
-/// How nice the threads are: beside one of another thread's they get a tenth of a core.
-const NICE: i32 = 10;
+/// How nice the threads are: beside a thread of the store that has as much to do they get a quarter of the core.
+const NICE: i32 = 5;
 
 /// Why there is no hash, or no verdict.
 #[derive(Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ mod show;
 mod sightings;
 #[cfg(test)]
 mod tests;
+mod values;
 mod watch;
 mod writes;
 

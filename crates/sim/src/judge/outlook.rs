@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use etch_api::KeyRange;
 use etch_api::pb::etcdserverpb as pb;
+use etch_api::pb::mvccpb::KeyValue;
 use pb::request_op::Request as Asked;
 
 use super::sightings::Sightings;
-use crate::history::Request;
+use crate::history::{History, Operation, Outcome, Request, Response};
 use crate::model::Model;
 
 /// How a key must stand.
@@ -36,7 +37,12 @@ pub struct Outlook(BTreeMap<Bytes, Key>);
 
 impl Outlook {
     /// From what was seen, and the requests of which the revision is known.
-    pub fn new(sightings: &Sightings, known: &BTreeMap<i64, &Request>, last: i64) -> Outlook {
+    pub fn new(
+        history: &History,
+        sightings: &Sightings,
+        known: &BTreeMap<i64, &Request>,
+        last: i64,
+    ) -> Outlook {
         let mut all = Outlook::default();
         for kv in sightings.puts() {
             let (created, at) = (kv.create_revision, kv.mod_revision);
@@ -49,6 +55,17 @@ impl Outlook {
                 known.get(&created).is_some_and(|request| !touches(request, &kv.key).deletes);
             if fresh {
                 needs.insert(created - 1, Need::Absent);
+            }
+        }
+        for op in &history.operations {
+            if let Some((revision, asked, told)) = whole_range(op) {
+                all.absent(revision, &asked.key, &asked.range_end, &told.kvs);
+            }
+        }
+        let everything = Bytes::from_static(b"\0");
+        for seen in &history.observations {
+            if let Some(keys) = &seen.keys {
+                all.absent(seen.revision, &everything, &everything, keys);
             }
         }
         for (key, outlook) in &mut all.0 {
@@ -64,6 +81,16 @@ impl Outlook {
             }
         }
         all
+    }
+
+    /// Of a range all keys were seen: the others were not there.
+    fn absent(&mut self, revision: i64, key: &Bytes, range_end: &Bytes, kvs: &[KeyValue]) {
+        let range = KeyRange::new(key.clone(), range_end.clone());
+        for (key, outlook) in &mut self.0 {
+            if range.contains(key) && !kvs.iter().any(|kv| kv.key == *key) {
+                outlook.needs.entry(revision).or_insert(Need::Absent);
+            }
+        }
     }
 
     /// Whether all keys can still become what they are seen to be later.
@@ -86,6 +113,18 @@ impl Outlook {
             0 <= left && left <= room
         })
     }
+}
+
+/// A read that has all keys of its range, and the revision that it shows.
+fn whole_range(op: &Operation) -> Option<(i64, &pb::RangeRequest, &pb::RangeResponse)> {
+    let (Request::Range(asked), Outcome::Ok(Response::Range(told))) = (&op.request, &op.outcome)
+    else {
+        return None;
+    };
+    let whole = !told.more && i64::try_from(told.kvs.len()) == Ok(told.count);
+    let shown = told.header.as_ref().map_or(0, |header| header.revision);
+    let revision = if asked.revision > 0 { asked.revision } else { shown };
+    whole.then_some((revision, asked, told))
 }
 
 /// What a request may do to a key.

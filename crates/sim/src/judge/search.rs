@@ -5,8 +5,8 @@
 //! then comes what makes the next one: the acknowledged operation whose answer says so, or, where there is
 //! none, an operation of unknown outcome. Those are the forks, tried one after another, and a state that was
 //! met before with the same forks taken is not tried again, nor is one of two forks that ask the same. A value
-//! that somebody saw tells its fork's revision, and whatever anybody saw of a revision (`sightings`) must be in what
-//! made it. An operation may come next only if none that is still to come had ended before it was sent.
+//! that somebody saw tells its fork's revision (`values`), and whatever anybody saw of a revision (`sightings`) must
+//! be in what made it. An operation may come next only if none that is still to come had ended before it was sent.
 //!
 //! Left out, since other rules judge them: compactions, and whether a lease was there to be found. A revocation
 //! counts as a fork even if it was acknowledged, and so does the end of each lease's time.
@@ -15,14 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use bytes::Bytes;
 use etch_api::pb::etcdserverpb as pb;
-use pb::request_op::Request as Asked;
 use pb::response_op::Response as Told;
 
 use super::evidence::{is_write, shown_by};
 use super::outlook::Outlook;
 use super::sightings::Sightings;
+use super::values::Values;
 use super::writes::same_answer;
 use super::{Report, Rule, show};
 use crate::history::{History, Operation, Outcome, Request, Response};
@@ -40,6 +39,8 @@ struct Fork {
     sent: u64,
     /// The revision that it made, where somebody saw its value.
     made: Option<i64>,
+    /// The revision that it made unless another one kept its value there.
+    likely: Option<i64>,
     /// The first fork that asks the same: it makes no difference which of them is taken.
     like: usize,
 }
@@ -156,7 +157,7 @@ impl<'a> Search<'a> {
         for (revision, row) in &rows {
             known.extend(row.makers.first().map(|maker| (*revision, &maker.request)));
         }
-        let outlook = Outlook::new(&sightings, &known, last);
+        let outlook = Outlook::new(history, &sightings, &known, last);
         Search {
             rows,
             earliest_end,
@@ -365,7 +366,8 @@ impl<'a> Search<'a> {
         let is_first = |at: &usize| likes.insert(self.forks[*at].like);
         let unseen = all.into_iter().filter(|&at| self.forks[at].made.is_none());
         let mut options: Vec<usize> = unseen.filter(is_first).collect();
-        // The oldest first, then the newest, then by chance.
+        // The oldest first, then the newest, then by chance; before them what was likely here, and behind them what was
+        // likely elsewhere.
         match self.attempt {
             0 => options.reverse(),
             1 => {}
@@ -375,6 +377,11 @@ impl<'a> Search<'a> {
                 hasher.finish()
             }),
         }
+        options.sort_by_key(|&at| match self.forks[at].likely {
+            Some(likely) if likely == revision => 2,
+            Some(_) => 0,
+            None => 1,
+        });
         options
     }
 }
@@ -449,9 +456,7 @@ fn grants(history: &History) -> impl Iterator<Item = &Operation> {
 }
 
 fn forks(history: &History) -> Vec<Fork> {
-    // Where a put may keep a value, the value does not tell who wrote it.
-    let kept = history.operations.iter().any(|op| keeps_value(&op.request));
-    let seen = if kept { BTreeMap::new() } else { seen_values(history) };
+    let values = Values::new(history);
     let mut forks = Vec::new();
     for op in &history.operations {
         let open = match (&op.request, &op.outcome) {
@@ -461,10 +466,14 @@ fn forks(history: &History) -> Vec<Fork> {
             _ => false,
         };
         if open {
-            let mut values = Vec::new();
-            values_of(&op.request, &mut values);
-            let made = values.iter().find_map(|value| seen.get(*value).copied());
-            forks.push(Fork { request: op.request.clone(), sent: op.sent_ns, made, like: 0 });
+            let (made, likely) = values.revision_of(&op.request);
+            forks.push(Fork {
+                request: op.request.clone(),
+                sent: op.sent_ns,
+                made,
+                likely,
+                like: 0,
+            });
         }
     }
     for op in grants(history) {
@@ -473,7 +482,7 @@ fn forks(history: &History) -> Vec<Fork> {
             let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: grant.id });
             let early = history.clock_ahead_ns + super::lease::SLACK_NS;
             let sent = op.sent_ns.saturating_add(span).saturating_sub(early).max(op.sent_ns);
-            forks.push(Fork { request, sent, made: None, like: 0 });
+            forks.push(Fork { request, sent, made: None, likely: None, like: 0 });
         }
     }
     let mut first: BTreeMap<String, usize> = BTreeMap::new();
@@ -481,81 +490,4 @@ fn forks(history: &History) -> Vec<Fork> {
         fork.like = *first.entry(format!("{:?}", fork.request)).or_insert(at);
     }
     forks
-}
-
-fn keeps_value(request: &Request) -> bool {
-    fn any(ops: &[pb::RequestOp]) -> bool {
-        ops.iter().any(|op| match &op.request {
-            Some(Asked::RequestPut(put)) => put.ignore_value,
-            Some(Asked::RequestTxn(nested)) => any(&nested.success) || any(&nested.failure),
-            _ => false,
-        })
-    }
-    match request {
-        Request::Put(put) => put.ignore_value,
-        Request::Txn(txn) => any(&txn.success) || any(&txn.failure),
-        _ => false,
-    }
-}
-
-/// The values that a request may put.
-fn values_of<'a>(request: &'a Request, out: &mut Vec<&'a Bytes>) {
-    match request {
-        Request::Put(put) if !put.value.is_empty() => out.push(&put.value),
-        Request::Txn(txn) => txn_values(txn, out),
-        _ => {}
-    }
-}
-
-fn txn_values<'a>(txn: &'a pb::TxnRequest, out: &mut Vec<&'a Bytes>) {
-    for op in txn.success.iter().chain(&txn.failure) {
-        match &op.request {
-            Some(Asked::RequestPut(put)) if !put.value.is_empty() => out.push(&put.value),
-            Some(Asked::RequestTxn(nested)) => txn_values(nested, out),
-            _ => {}
-        }
-    }
-}
-
-/// The first revision of each value that anybody saw: later ones may have kept it.
-fn seen_values(history: &History) -> BTreeMap<Bytes, i64> {
-    let mut seen: BTreeMap<Bytes, i64> = BTreeMap::new();
-    let mut saw = |kv: &etch_api::pb::mvccpb::KeyValue| {
-        if !kv.value.is_empty() {
-            let first = seen.entry(kv.value.clone()).or_insert(kv.mod_revision);
-            *first = kv.mod_revision.min(*first);
-        }
-    };
-    for op in &history.operations {
-        match &op.outcome {
-            Outcome::Ok(Response::Range(told)) => told.kvs.iter().for_each(&mut saw),
-            Outcome::Ok(Response::Put(told)) => told.prev_kv.iter().for_each(&mut saw),
-            Outcome::Ok(Response::DeleteRange(told)) => told.prev_kvs.iter().for_each(&mut saw),
-            Outcome::Ok(Response::Txn(told)) => txn_seen(told, &mut saw),
-            _ => {}
-        }
-    }
-    for watch in &history.watches {
-        for (_, response) in &watch.responses {
-            for event in &response.events {
-                event.kv.iter().chain(&event.prev_kv).for_each(&mut saw);
-            }
-        }
-    }
-    for observation in &history.observations {
-        observation.keys.iter().flatten().for_each(&mut saw);
-    }
-    seen
-}
-
-fn txn_seen(told: &pb::TxnResponse, saw: &mut impl FnMut(&etch_api::pb::mvccpb::KeyValue)) {
-    for op in &told.responses {
-        match &op.response {
-            Some(Told::ResponseRange(told)) => told.kvs.iter().for_each(&mut *saw),
-            Some(Told::ResponsePut(told)) => told.prev_kv.iter().for_each(&mut *saw),
-            Some(Told::ResponseDeleteRange(told)) => told.prev_kvs.iter().for_each(&mut *saw),
-            Some(Told::ResponseTxn(told)) => txn_seen(told, saw),
-            None => {}
-        }
-    }
 }
