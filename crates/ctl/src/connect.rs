@@ -205,7 +205,10 @@ async fn discover(matches: &Matches, domain: &str) -> Result<Vec<String>, Failur
         found.retain(|endpoint| {
             let secure = !endpoint.starts_with("http://");
             if !secure {
-                eprintln!("ignoring discovered insecure endpoint {}", go::quote(endpoint));
+                // Shown as DNS writes it, with a dot at the name's end.
+                let (host, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
+                let shown = format!("{host}.:{port}");
+                eprintln!("ignoring discovered insecure endpoint {}", go::quote(&shown));
             }
             secure
         });
