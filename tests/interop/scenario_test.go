@@ -84,27 +84,52 @@ func TestScenarios(t *testing.T) {
 					list = append(list, s)
 				}
 			}
-			// Both at the same time, each in a world of its own.
-			var written [2][][]string
-			var wg sync.WaitGroup
-			for i, run := range []runner{runGo, rust} {
-				// An election is what a fault makes, not a slow machine.
-				w := newWorld(t, server.program, server.members, 2*time.Second)
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
-					for _, s := range list {
-						w.reset(t)
-						written[i] = append(written[i], run(t, w, s))
-					}
-				}()
+			runBoth(t, server.program, server.members, list, rust)
+		})
+	}
+}
+
+// TestScenariosOfOldEtcd is the same against one etcd of each older version, as
+// far as nothing befalls it. An etcd 3.4 is asked where ETCD_3_4_BIN names one.
+func TestScenariosOfOldEtcd(t *testing.T) {
+	t.Parallel()
+	rust := rustRunner(t)
+	var list []scenario
+	for _, s := range scenarios(t) {
+		quiet := func(step string) bool { return !strings.HasPrefix(step, "fault ") || step == "fault settle all" }
+		if !s.three && !slices.ContainsFunc(s.steps, func(step string) bool { return !quiet(step) }) {
+			list = append(list, s)
+		}
+	}
+	for _, version := range []string{"3.4", "3.5", "3.6"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			runBoth(t, oldEtcd(t, version), 1, list, rust)
+		})
+	}
+}
+
+// runBoth goes through the list with both clients at the same time, each in a
+// world of its own, and compares what they wrote.
+func runBoth(t *testing.T, program string, members int, list []scenario, rust runner) {
+	var written [2][][]string
+	var wg sync.WaitGroup
+	for i, run := range []runner{runGo, rust} {
+		// An election is what a fault makes, not a slow machine.
+		w := newWorld(t, program, members, 2*time.Second)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for _, s := range list {
+				w.reset(t)
+				written[i] = append(written[i], run(t, w, s))
 			}
-			wg.Wait()
-			for i, s := range list {
-				t.Run(s.name, func(t *testing.T) {
-					compareLines(t, s, written[0][i], written[1][i])
-				})
-			}
+		}()
+	}
+	wg.Wait()
+	for i, s := range list {
+		t.Run(s.name, func(t *testing.T) {
+			compareLines(t, s, written[0][i], written[1][i])
 		})
 	}
 }
