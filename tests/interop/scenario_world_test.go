@@ -276,7 +276,10 @@ type proxy struct {
 
 func newProxy(t testing.TB, to string) *proxy {
 	t.Helper()
-	l := ok[net.Listener](t)(net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", freePort(t))))
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	for err != nil { // Another process was faster.
+		l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	}
 	p := &proxy{addr: l.Addr().String(), at: to, conns: map[net.Conn]struct{}{}}
 	p.turn = sync.NewCond(&p.mu)
 	t.Cleanup(func() { l.Close(); p.set("cut") })
