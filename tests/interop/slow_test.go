@@ -149,3 +149,37 @@ func TestRangeReaderThatStops(t *testing.T) {
 		t.Errorf("%d keys of %d", len(r.Kvs), r.Count)
 	}
 }
+
+// TestWatchReaderThatStops writes far more than a watcher's windows and queues hold while it reads nothing. Then it
+// reads on, and misses nothing.
+func TestWatchReaderThatStops(t *testing.T) {
+	t.Parallel()
+	s := startSlow(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	slow := ok[*grpc.ClientConn](t)(grpc.NewClient(s.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10)))
+	defer slow.Close()
+	stream := ok[pb.Watch_WatchClient](t)(pb.NewWatchClient(slow).Watch(ctx))
+	fine(t, stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: wreq("watched", "", 0, prev)}}))
+	created := ok[*pb.WatchResponse](t)(stream.Recv())
+	const writes = 400
+	value := strings.Repeat("v", 64<<10)
+	for n := range writes {
+		ok[*pb.PutResponse](t)(pb.NewKVClient(s.Conn).Put(ctx, put("watched", fmt.Sprint(n)+value)))
+	}
+	for n := 0; n < writes; {
+		r := ok[*pb.WatchResponse](t)(stream.Recv())
+		if r.Canceled {
+			t.Fatalf("after %d events: %v", n, r.CancelReason)
+		}
+		for _, event := range r.Events {
+			if want := created.Header.Revision + 1 + int64(n); event.Kv.ModRevision != want || string(event.Kv.Value) != fmt.Sprint(n)+value {
+				t.Fatalf("event %d is of revision %d, not %d", n, event.Kv.ModRevision, want)
+			}
+			if n > 0 && string(event.PrevKv.GetValue()) != fmt.Sprint(n-1)+value {
+				t.Fatalf("event %d has another value before it", n)
+			}
+			n++
+		}
+	}
+}

@@ -149,6 +149,19 @@ func TestTLSRefusals(t *testing.T) {
 				}
 				s.rejectedFor(t, "remote error: tls: unknown certificate authority", before)
 			})
+			t.Run("a client that looks for another name", func(t *testing.T) {
+				if out, err := run(t, "", "curl", "-sS", "--max-time", "20", "--cacert", ca.file, "--resolve", "other.example:"+strings.Split(s.Endpoint(), ":")[1]+":127.0.0.1", "--cert", good.cert, "--key", good.key, strings.Replace(url, "127.0.0.1", "other.example", 1)); err == nil {
+					t.Errorf("curl takes any name: %s", out)
+				}
+				if program == "etcd" {
+					t.Skip("Go's server cannot read this alert, and says so instead")
+				}
+				before := len(s.rejections("client"))
+				if out, err := run(t, "", "openssl", "s_client", "-connect", s.Endpoint(), "-CAfile", ca.file, "-verify_hostname", "other.example", "-verify_return_error", "-cert", good.cert, "-key", good.key); err == nil {
+					t.Errorf("openssl takes any name: %s", out)
+				}
+				s.rejectedFor(t, "remote error: tls: bad certificate", before)
+			})
 		})
 	}
 }
