@@ -380,6 +380,11 @@ impl<T> Node<T> {
         self.committed.hurry = true;
     }
 
+    /// Whether the write that was handed out last is the only one on its way, and nobody but the log waits for it.
+    pub fn writes_alone(&self) -> bool {
+        self.written.in_flight.len() == 1 && self.view.is_lone_leader()
+    }
+
     /// True if everything applied is in the B+tree.
     pub fn is_settled(&self) -> bool {
         !self.committed.busy

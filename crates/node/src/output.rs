@@ -24,6 +24,13 @@ pub struct LogWrite {
     pub snapshot: Option<(u64, u64, ConfState)>,
 }
 
+impl LogWrite {
+    /// Bytes of the entries.
+    pub fn bytes(&self) -> usize {
+        self.batch.entries.iter().map(|e| e.data().len()).sum()
+    }
+}
+
 /// One commit of the B+tree: changes, with the applied index that they go up to. One at a time.
 #[derive(Debug)]
 pub struct Commit {

@@ -44,7 +44,7 @@ fn recovery() -> Recovery {
         claimed: None,
         may_create: true,
         force_new_cluster: false,
-        wal: wal::Options { segment_bytes: 64 << 10, zero_ahead: false },
+        wal: wal::Options { segment_bytes: 64 << 10, fill: 0 },
         backend: backend::Options::default(),
         state: StateConfig {
             quota_bytes: 0,

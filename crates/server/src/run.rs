@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use etch_api::wire::HeaderTemplate;
 use etch_disk::backend::{self, Bolt};
 use etch_disk::fs::{Disk, RealDisk};
 use etch_disk::snap::Snapshotter;
-use etch_disk::wal::{self, Preparer};
+use etch_disk::wal;
 use etch_json::Gateway;
 use etch_node::{Commit, LogWrite, Node, RecoverError, Recovered, Recovery};
 use etch_rpc::{Limits, Stats};
@@ -36,7 +36,7 @@ use crate::driver::clock::{Clock, unix_ms};
 use crate::driver::inbox::{Caller, Command, Inbox};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::node_thread::NodeThread;
-use crate::driver::wal_thread::WalThread;
+use crate::driver::wal_thread::{LogWriter, SharedWriter, WalThread};
 use crate::http::{Settings, Site};
 use crate::logging::Logger;
 use crate::member::{Asked, Member, RequestLimits};
@@ -378,12 +378,18 @@ impl Parts {
     fn spawn(self, core: Core<'_>) -> Result<Vec<JoinHandle<()>>, String> {
         let (log_writes, writes) = mpsc::channel::<LogWrite>();
         let (commit_sender, commits) = mpsc::channel::<Commit>();
-        let (prepare, wanted) = mpsc::channel();
-        let preparer = self.wal.preparer();
+        let writer = SharedWriter::new(LogWriter {
+            wal: self.wal,
+            snapshots: core.snapshots.clone(),
+            max_wals: core.max_wals,
+            metrics: Arc::clone(core.metrics),
+            log: core.log.clone(),
+        });
         let node = NodeThread {
             node: self.node,
             inbox: Arc::clone(core.inbox),
             mailboxes: core.mailboxes.to_vec(),
+            writer: writer.clone(),
             wal: log_writes,
             backend: commit_sender,
             metrics: Arc::clone(core.metrics),
@@ -391,16 +397,7 @@ impl Parts {
             clock: core.clock,
             log: core.log.clone(),
         };
-        let wal = WalThread {
-            wal: self.wal,
-            snapshots: core.snapshots.clone(),
-            max_wals: core.max_wals,
-            writes,
-            inbox: Arc::clone(core.inbox),
-            prepare,
-            metrics: Arc::clone(core.metrics),
-            log: core.log.clone(),
-        };
+        let wal = WalThread { writer, writes, inbox: Arc::clone(core.inbox) };
         let backend = BackendThread {
             backend: self.backend,
             snapshots: core.snapshots,
@@ -414,16 +411,7 @@ impl Parts {
             watched.spawn("node", move || node.run())?,
             watched.spawn("wal", move || wal.run())?,
             watched.spawn("backend", move || backend.run())?,
-            watched.spawn("wal-prepare", move || prepare_segments(&preparer, &wanted))?,
         ])
-    }
-}
-
-/// Makes the next segment ready whenever the WAL's thread has taken the last one.
-fn prepare_segments(preparer: &Preparer, wanted: &Receiver<()>) {
-    while wanted.recv().is_ok() {
-        // What fails here fails again where the segment is needed, and is reported there.
-        let _ = preparer.prepare();
     }
 }
 

@@ -208,7 +208,7 @@ impl Params {
             node,
             wal: wal::Options {
                 segment_bytes: rng.pick(&[8 << 10, 16 << 10, 64 << 10, 256 << 10]),
-                zero_ahead: rng.chance(500),
+                fill: rng.pick(&[0, 1 << 10, 4 << 10, 16 << 10]),
             },
             backend: backend::Options {
                 page_size: rng.pick(&[1024, 4096, 4096]),

@@ -1,7 +1,7 @@
 //! The write-ahead log, in etcd's own files: what raft must remember before it may speak.
 //!
 //! Here: [`Wal`], the writer, which appends batches to the last segment and goes on to the next one.
-//! Below: `record` (one record's bytes), `segment` (files, and the one made ready ahead), `read` (what the bytes
+//! Below: `record` (one record's bytes), `segment` (files), `read` (what the bytes
 //! of a segment say, and the rule of torn tails), `open` (recovery, and reading without touching). Not here:
 //! threads, and when to flush: the caller appends as many batches as are waiting and then calls
 //! [`Wal::sync`] once. The format and the rule of torn tails are drawn in `docs/format.md`.
@@ -29,7 +29,7 @@ mod tests;
 pub use error::WalError;
 pub use open::{Recovered, Torn, read, records, valid_snapshots};
 pub use read::Position;
-pub use segment::{Preparer, SegmentName, segments};
+pub use segment::{SegmentName, segments};
 
 /// A segment is cut once it has reached this many bytes.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
@@ -38,18 +38,30 @@ pub const SEGMENT_BYTES: u64 = 64_000_000;
 /// batches without a flush.
 const BUFFER: usize = 1 << 20;
 
+/// How far a small write takes zeros along.
+const FILL: u64 = 256 << 10;
+
+/// Zeros are written by pages, and so is the page that a write ends in: the kernel then keeps it as one page. What
+/// comes in one long write it may keep as one long folio, all of which counts as dirty, and as written, with each
+/// later write into it.
+const PAGE: usize = 4096;
+
+/// Writes larger than this take no zeros along: what zeros save at the flush is little beside what they cost then.
+const SMALL_WRITE: usize = 16 << 10;
+
 /// How a log is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Length at which a segment is cut, and to which it is allocated.
     pub segment_bytes: u64,
-    /// Whether [`Preparer::prepare`] fills a segment with zeros ahead of time.
-    pub zero_ahead: bool,
+    /// A small write that comes to blocks never written takes zeros along, up to the next multiple of this, so
+    /// that the writes after it find their blocks written (`docs/format.md`). 0: none do.
+    pub fill: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, zero_ahead: true }
+        Self { segment_bytes: SEGMENT_BYTES, fill: FILL }
     }
 }
 
@@ -100,11 +112,12 @@ pub struct Wal {
     held: VecDeque<Held>,
     /// Where in the last segment the buffer goes.
     offset: u64,
+    /// Up to where the last segment was filled with zeros ahead of the records. It may be behind them.
+    filled: u64,
     /// The checksum after the last record in the buffer.
     crc: u32,
     buf: Vec<u8>,
     poisoned: bool,
-    next: Preparer,
 }
 
 impl Wal {
@@ -128,7 +141,7 @@ impl Wal {
         }
         disk.create_dir_all(&tmp).map_err(at(&tmp))?;
         let name = segment::name(0, 0);
-        let file = segment::create(disk.as_ref(), &tmp.join(&name), options.segment_bytes, false)?;
+        let file = segment::create(disk.as_ref(), &tmp.join(&name), options.segment_bytes)?;
 
         let (mut buf, mut crc) = (Vec::new(), 0);
         record::put_crc(&mut buf, crc);
@@ -147,7 +160,6 @@ impl Wal {
 
         let held = Held { name: SegmentName { seq: 0, index: 0, path: dir.join(name) }, file };
         Ok(Wal {
-            next: Preparer::new(disk.clone(), dir.into(), options),
             disk,
             dir: dir.into(),
             options,
@@ -156,6 +168,7 @@ impl Wal {
             last_index: 0,
             held: VecDeque::from([held]),
             offset: buf.len() as u64,
+            filled: 0,
             crc,
             buf,
             poisoned: false,
@@ -251,22 +264,6 @@ impl Wal {
         Ok(removed)
     }
 
-    /// Makes the next segment ready; see [`Preparer::prepare`].
-    pub fn prepare_next(&self) -> Result<bool, WalError> {
-        self.next.prepare()
-    }
-
-    /// Whether it is time for somebody to make the next segment ready: half of this one is written. Not before,
-    /// since filling a segment costs as much as writing one, and a quiet log may never come to need it.
-    pub fn wants_next(&self) -> bool {
-        self.tail_bytes() >= self.options.segment_bytes / 2 && self.next.is_wanted()
-    }
-
-    /// A handle that makes the next segment ready from another thread.
-    pub fn preparer(&self) -> Preparer {
-        self.next.clone()
-    }
-
     /// What was given to [`Wal::create`].
     pub fn metadata(&self) -> &Bytes {
         &self.metadata
@@ -287,12 +284,9 @@ impl Wal {
         self.tail().name.seq
     }
 
-    /// Makes all durable, and removes the segment that was made ready. Merely dropped, a log loses what was
-    /// not synced.
+    /// Makes all durable. Merely dropped, a log loses what was not synced.
     pub fn close(mut self) -> Result<(), WalError> {
-        let synced = self.sync();
-        self.next.discard();
-        synced
+        self.sync()
     }
 
     /// Runs a step that writes: never after one has failed.
@@ -324,13 +318,36 @@ impl Wal {
         if self.buf.is_empty() {
             return Ok(());
         }
+        let end = self.tail_bytes();
+        let zeros = self.zeros_along(end);
         let Held { name, file } = self.tail();
-        file.write_at(&self.buf, self.offset).map_err(in_file(name.path.clone()))?;
-        self.offset += self.buf.len() as u64;
+        let write = || {
+            let whole = self.buf.len().saturating_sub(end as usize % PAGE);
+            let (pages, last) = self.buf.split_at(whole);
+            for (bytes, at) in [(pages, self.offset), (last, self.offset + whole as u64)] {
+                if !bytes.is_empty() {
+                    file.write_at(bytes, at)?;
+                }
+            }
+            zeros.map_or(Ok(()), |to| segment::zero(file.as_ref(), end, to))
+        };
+        write().map_err(in_file(name.path.clone()))?;
+        self.filled = zeros.unwrap_or(self.filled);
+        self.offset = end;
         self.buf.clear();
         // One large batch must not hold its memory for good.
         self.buf.shrink_to(2 * BUFFER);
         Ok(())
+    }
+
+    /// Up to where zeros go along with the records in the buffer, which end at `end`: see [`Options::fill`].
+    fn zeros_along(&self, end: u64) -> Option<u64> {
+        if self.options.fill == 0 || end <= self.filled || self.buf.len() > SMALL_WRITE {
+            return None;
+        }
+        // Not beyond what was allocated: zeros must not fail for want of room that records still find.
+        let to = end.next_multiple_of(self.options.fill).min(self.options.segment_bytes);
+        (to > end).then_some(to)
     }
 
     fn sync_tail(&mut self) -> Result<(), WalError> {
@@ -350,7 +367,8 @@ impl Wal {
         }
         self.sync_tail()?;
 
-        let (tmp, file) = self.next.take()?;
+        let tmp = self.dir.join(segment::NEXT);
+        let file = segment::create(self.disk.as_ref(), &tmp, self.options.segment_bytes)?;
         record::put_crc(&mut self.buf, self.crc);
         record::put_metadata(&mut self.buf, &mut self.crc, &self.metadata);
         if !is_empty(&self.state) {
@@ -360,12 +378,12 @@ impl Wal {
         let index = self.last_index + 1;
         let path = self.dir.join(segment::name(seq, index));
         self.disk.rename(&tmp, &path).map_err(in_file(path.clone()))?;
-        self.next.renamed();
         if !mutants::on(Mutant::I6368) {
             self.disk.sync_dir(&self.dir).map_err(in_file(self.dir.clone()))?;
         }
 
         self.offset = self.buf.len() as u64;
+        self.filled = 0;
         self.buf.clear();
         self.held.push_back(Held { name: SegmentName { seq, index, path }, file });
         Ok(())

@@ -13,7 +13,7 @@ use etch_api::pb::walpb;
 
 use super::read::{Position, Step, step, written_end};
 use super::segment::{self, SegmentName, segments};
-use super::{Held, Options, Preparer, RecordKind, Wal, WalError, in_file, record};
+use super::{Held, Options, RecordKind, Wal, WalError, in_file, record};
 use crate::fs::{Disk, Open, read_all};
 use crate::mutants::{self, Mutant};
 
@@ -97,13 +97,13 @@ pub(super) fn open(
         tail.file.sync().map_err(in_file(tail.name.path.clone()))?;
         disk.sync_dir(dir).map_err(in_file(dir.into()))?;
     }
+    let mut filled = 0;
     if end.len < options.segment_bytes {
         // A log that was copied, or cut by another program. Without room it can still be read and served.
         match tail.file.allocate(options.segment_bytes) {
-            Err(e) if e.kind() != std::io::ErrorKind::StorageFull => {
-                return Err(in_file(tail.name.path.clone())(e));
-            }
-            _ => {}
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => filled = u64::MAX,
+            Err(e) => return Err(in_file(tail.name.path.clone())(e)),
         }
     }
     for stale in disk.list(dir).map_err(in_file(dir.into()))? {
@@ -112,7 +112,6 @@ pub(super) fn open(
         }
     }
     let wal = Wal {
-        next: Preparer::new(disk.clone(), dir.into(), options),
         disk,
         dir: dir.into(),
         options,
@@ -121,6 +120,7 @@ pub(super) fn open(
         last_index: tail_index,
         held: VecDeque::from(held),
         offset: end.offset,
+        filled,
         crc: end.crc,
         buf: Vec::new(),
         poisoned: false,
@@ -268,7 +268,7 @@ fn scan(
     Err(WalError::Invalid("no segment to read"))
 }
 
-/// Cuts off a torn tail: keeps a copy of the damaged segment, as etcd does, puts zeros in its place, and makes
+/// Cuts off a torn tail: keeps a copy of the damaged segment, as etcd does, if there is room, puts zeros in its place, and makes
 /// that durable before anything is written over it. A crash half way leaves a tail that is torn at the same
 /// place.
 fn cut(disk: &dyn Disk, dir: &Path, tail: &Held, end: &End) -> Result<(), WalError> {
@@ -287,10 +287,16 @@ fn cut(disk: &dyn Disk, dir: &Path, tail: &Held, end: &End) -> Result<(), WalErr
         file.sync()?;
         disk.sync_dir(dir)
     };
-    keep().map_err(in_file(copy.clone()))?;
+    match keep() {
+        // The copy is for people to look at: a start does not fail for want of room for it.
+        Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+            let _ = disk.remove(&copy);
+        }
+        kept => kept.map_err(in_file(copy))?,
+    }
     // The file may end inside of a frame: the zeros go up to a whole one.
     let to = (end.tail.len() as u64).next_multiple_of(8);
-    segment::zero(tail.file.as_ref(), end.offset, to, false)
+    segment::zero(tail.file.as_ref(), end.offset, to)
         .and_then(|()| tail.file.sync())
         .map_err(in_file(tail.name.path.clone()))
 }

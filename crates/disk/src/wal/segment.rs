@@ -1,18 +1,14 @@
-//! Segment files: their names, and the one made ready before it is needed.
-//!
-//! Not here: what is written into them. No thread is started here either: whoever drives the log calls
-//! [`Preparer::prepare`] from wherever it disturbs no commit.
+//! Segment files: their names, and new ones. Not here: what is written into them.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::{Options, WalError};
+use super::{PAGE, WalError};
 use crate::fs::{Disk, File, Open};
 
-/// Zeros written at a time, each followed by a flush: a commit that is flushed meanwhile waits for one of
-/// them at the most.
-const ZEROS: usize = 1 << 20;
+/// What the next segment is called until its head is durable. etcd uses this name too.
+pub(super) const NEXT: &str = "0.tmp";
 
 /// `<sequence>-<index of the first entry>.wal`, both as 16 hex digits.
 pub fn name(seq: u64, index: u64) -> String {
@@ -51,116 +47,17 @@ pub fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentName>, WalErro
     Ok(found)
 }
 
-/// The slot for the next segment. Cheap to clone, and callable from another thread than the writer's.
-#[derive(Clone)]
-pub struct Preparer {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    options: Options,
-    state: Arc<Mutex<State>>,
-}
-
-/// Of the two names `0.tmp` and `1.tmp`, which is in use for what.
-#[derive(Default)]
-struct State {
-    ready: Option<(usize, Arc<dyn File>)>,
-    making: Option<usize>,
-    taken: Option<usize>,
-}
-
-impl Preparer {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: Options) -> Self {
-        Self { disk, dir, options, state: Arc::default() }
-    }
-
-    /// Makes the next segment ready, unless one is, or is being made: allocated, filled with zeros (see
-    /// `docs/format.md`) and flushed. Tells whether it did. An error here is not the log's: when no segment
-    /// is ready, the writer makes one itself.
-    pub fn prepare(&self) -> Result<bool, WalError> {
-        let slot = {
-            let mut state = self.lock();
-            if state.ready.is_some() || state.making.is_some() {
-                return Ok(false);
-            }
-            let slot = usize::from(state.taken == Some(0));
-            state.making = Some(slot);
-            slot
-        };
-        let made = self.make(slot, self.options.zero_ahead);
-        let mut state = self.lock();
-        state.making = None;
-        state.ready = Some((slot, made?));
-        Ok(true)
-    }
-
-    /// True if the next segment is neither ready nor being made.
-    pub(super) fn is_wanted(&self) -> bool {
-        let state = self.lock();
-        state.ready.is_none() && state.making.is_none()
-    }
-
-    /// The next segment and its temporary name: the one that is ready, or else a new one without zeros.
-    pub(super) fn take(&self) -> Result<(PathBuf, Arc<dyn File>), WalError> {
-        let slot = {
-            let mut state = self.lock();
-            if let Some((slot, file)) = state.ready.take() {
-                state.taken = Some(slot);
-                return Ok((self.path(slot), file));
-            }
-            let slot = usize::from(state.making == Some(0));
-            state.taken = Some(slot);
-            slot
-        };
-        Ok((self.path(slot), self.make(slot, false)?))
-    }
-
-    /// The segment taken has its own name now.
-    pub(super) fn renamed(&self) {
-        self.lock().taken = None;
-    }
-
-    /// Gives up the segment that is ready.
-    pub(super) fn discard(&self) {
-        if let Some((slot, _)) = self.lock().ready.take() {
-            // Left there it does no harm: whoever opens the log next removes it.
-            let _ = self.disk.remove(&self.path(slot));
-        }
-    }
-
-    fn make(&self, slot: usize, zeros: bool) -> Result<Arc<dyn File>, WalError> {
-        let path = self.path(slot);
-        if self.disk.exists(&path) {
-            self.disk.remove(&path).map_err(|error| WalError::Io { path: path.clone(), error })?;
-        }
-        create(self.disk.as_ref(), &path, self.options.segment_bytes, zeros)
-    }
-
-    fn path(&self, slot: usize) -> PathBuf {
-        self.dir.join(format!("{slot}.tmp"))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is three plain values, right after every step: a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A new file of `size` bytes, locked; with `zeros` each block of it has been written once.
-pub(super) fn create(
-    disk: &dyn Disk,
-    path: &Path,
-    size: u64,
-    zeros: bool,
-) -> Result<Arc<dyn File>, WalError> {
+/// A new file, locked, with room for `size` bytes; what bore its name is removed.
+pub(super) fn create(disk: &dyn Disk, path: &Path, size: u64) -> Result<Arc<dyn File>, WalError> {
     let make = || -> io::Result<Option<Arc<dyn File>>> {
+        if disk.exists(path) {
+            disk.remove(path)?;
+        }
         let file = disk.open(path, Open::Create)?;
         if !file.try_lock()? {
             return Ok(None);
         }
         file.allocate(size)?;
-        if zeros {
-            zero(file.as_ref(), 0, size, true)?;
-        }
         Ok(Some(file))
     };
     match make() {
@@ -174,16 +71,12 @@ pub(super) fn create(
     }
 }
 
-/// Writes zeros over a range, with a flush after each piece if `flush` says so.
-pub(super) fn zero(file: &dyn File, from: u64, to: u64, flush: bool) -> io::Result<()> {
-    let zeros = vec![0; ZEROS.min((to - from) as usize)];
+/// Writes zeros over a range, by pages and without a flush.
+pub(super) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
-        let n = zeros.len().min((to - at) as usize);
-        file.write_at(&zeros[..n], at)?;
-        if flush {
-            file.sync()?;
-        }
+        let n = (PAGE - at as usize % PAGE).min((to - at) as usize);
+        file.write_at(&[0; PAGE][..n], at)?;
         at += n as u64;
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::fs::{Open, read_all};
 mod damage;
 
 /// Segments small enough that a test fills many.
-const SMALL: Options = Options { segment_bytes: 8192, zero_ahead: true };
+const SMALL: Options = Options { segment_bytes: 8192, fill: 1024 };
 const ZERO: walpb::Snapshot = walpb::Snapshot { index: None, term: None, conf_state: None };
 
 fn dir() -> &'static Path {
@@ -114,10 +114,6 @@ fn append_reopen_append_over_many_segments() {
     let mut wal = create(&disk);
     for round in 0..6u64 {
         fill(&mut wal, round * 10 + 1..=round * 10 + 10, 700);
-        if round % 2 == 0 {
-            assert!(wal.prepare_next().unwrap());
-            assert!(!wal.prepare_next().unwrap(), "one is enough");
-        }
         wal.close().unwrap();
         let (again, recovered) = open(&disk).unwrap();
         assert_eq!(recovered.metadata, "meta");
@@ -137,7 +133,7 @@ fn append_reopen_append_over_many_segments() {
 }
 
 #[test]
-fn one_write_and_one_flush_a_sync() {
+fn a_write_its_last_page_and_one_flush_a_sync() {
     let disk = disk();
     let mut wal = create(&disk);
     let before = disk.calls();
@@ -146,10 +142,17 @@ fn one_write_and_one_flush_a_sync() {
     }
     assert_eq!(disk.calls(), before);
     wal.sync().unwrap();
-    assert_eq!(disk.calls(), before + 2);
+    let zeros = SMALL.fill.div_ceil(PAGE as u64);
+    assert_eq!(disk.calls(), before + 2 + zeros);
+    for i in 6..=7 {
+        wal.append(&batch(vec![entry(1, i, 2000)])).unwrap();
+    }
+    let before = disk.calls();
+    wal.sync().unwrap();
+    assert_eq!(disk.calls(), before + 3 + zeros);
     wal.append(&Batch::default()).unwrap();
     wal.flush().unwrap();
-    assert_eq!(disk.calls(), before + 2, "nothing to write");
+    assert_eq!(disk.calls(), before + 3 + zeros, "nothing to write");
 }
 
 #[test]
@@ -277,36 +280,47 @@ fn a_full_disk() {
     let disk = disk();
     let mut wal = create(&disk);
     disk.set_capacity(Some(disk.used()));
-    assert!(wal.prepare_next().is_err());
-    assert_eq!(disk.list(dir()).unwrap().len(), 1, "no half-made file takes up room");
     fill(&mut wal, 1..=5, 700);
     let full = wal.append(&batch(vec![entry(1, 6, 5000)])).err().unwrap();
     assert!(matches!(full, WalError::Io { error, .. } if error.kind() == ErrorKind::StorageFull));
+    assert_eq!(disk.list(dir()).unwrap().len(), 1, "no half-made file takes up room");
     drop(wal);
+    // What was written of the sixth is cut off, though there is no room for a copy of it.
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.last_index, 5);
+    assert_eq!(disk.list(dir()).unwrap().len(), 1);
 }
 
+/// Zeros go along with a small write up to the next multiple of [`Options::fill`], where none are yet; not beyond
+/// what was allocated, and not with a large write. Seen by marks ahead of the records.
 #[test]
-fn the_next_segment_is_made_elsewhere() {
+fn zeros_are_written_ahead_of_small_writes() {
     let disk = disk();
-    let mut wal = create(&disk);
-    assert!(!wal.wants_next(), "a log that is nearly empty may never need it");
-    fill(&mut wal, 1..=6, 700);
-    assert!(wal.wants_next());
-    let preparer = wal.preparer();
-    assert!(std::thread::spawn(move || preparer.prepare()).join().unwrap().unwrap());
-    assert!(!wal.wants_next());
-    let len = bytes(&disk, &dir().join("0.tmp")).len() as u64;
-    assert_eq!(len, SMALL.segment_bytes);
-    fill(&mut wal, 7..=12, 700);
-    assert_eq!(disk.list(dir()).unwrap().len(), 2);
-    assert!(!wal.wants_next());
-    fill(&mut wal, 13..=17, 700);
-    assert!(wal.wants_next());
-    wal.prepare_next().unwrap();
-    wal.close().unwrap();
-    assert_eq!(disk.list(dir()).unwrap().len(), 2);
+    let options = Options { segment_bytes: 100_000, fill: 4096 };
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), b"meta", options).unwrap();
+    let file = wal.tail().file.clone();
+    let mut next = 0;
+    // Appends an entry of this size, and says up to where marks were overwritten.
+    let mut wiped = |size| {
+        let from = wal.tail_bytes();
+        let marks = || (from..options.segment_bytes).filter(|at| at % 512 == 511);
+        marks().for_each(|at| file.write_at(b"!", at).unwrap());
+        next += 1;
+        wal.append(&batch(vec![entry(1, next, size)])).unwrap();
+        wal.sync().unwrap();
+        let now = read_all(file.as_ref()).unwrap();
+        assert_eq!(now.len() as u64, options.segment_bytes);
+        let left = marks().find(|at| now[*at as usize] == b'!');
+        left.map_or(options.segment_bytes, |at| at + 1 - 512)
+    };
+    assert_eq!(wiped(100), 4096);
+    assert!(wiped(100) < 1024, "there are zeros already");
+    assert_eq!(wiped(5000), 8192);
+    assert!(wiped(80_000) < 90_000, "a large write goes alone");
+    assert_eq!(wiped(100), 86_016);
+    assert_eq!(wiped(5000), 94_208);
+    assert_eq!(wiped(6000), 98_304);
+    assert_eq!(wiped(2500), options.segment_bytes);
 }
 
 /// A process that is killed leaves in the kernel what it has not flushed: the end of the log, the name of a segment.

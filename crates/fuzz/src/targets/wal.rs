@@ -19,7 +19,7 @@ pub const TARGET: Target =
 pub const RECORDS: Target =
     Target { name: "wal_records", run: records, seeds: || vec![framed()], memory: 8 << 20 };
 
-const OPTIONS: Options = Options { segment_bytes: 8192, zero_ahead: false };
+const OPTIONS: Options = Options { segment_bytes: 8192, fill: 0 };
 const DIR: &str = "/wal";
 const NAME: &str = "/wal/0000000000000000-0000000000000000.wal";
 

@@ -12,8 +12,13 @@ use super::clock::{Clock, unix_ms};
 use super::inbox::{Caller, Command, Inbox, Outcome};
 use super::mailbox::Mailbox;
 use super::notes;
+use super::wal_thread::SharedWriter;
 use crate::logging::Logger;
 use crate::metrics::{Metrics, Op};
+
+/// A write with no more than this is made here, if there is none before it: to wake a thread for it, and to be
+/// woken by that, costs more than goes undone meanwhile.
+const OWN_WRITE_BYTES: usize = 16 << 10;
 
 /// What the thread works with.
 pub struct NodeThread {
@@ -23,6 +28,8 @@ pub struct NodeThread {
     pub inbox: Arc<Inbox>,
     /// The net threads.
     pub mailboxes: Vec<Arc<Mailbox>>,
+    /// The log.
+    pub writer: SharedWriter,
     /// To the WAL's thread.
     pub wal: Sender<LogWrite>,
     /// To the B+tree's thread.
@@ -45,8 +52,10 @@ impl NodeThread {
         let mut batches: Vec<Vec<(usize, Outcome)>> =
             self.mailboxes.iter().map(|_| Vec::new()).collect();
         let mut stopping = false;
+        let mut wrote = false;
         loop {
             let patience = self.node.wake_at().saturating_sub(self.clock.now_ms());
+            let patience = if wrote { 0 } else { patience };
             self.inbox.take(&mut commands, Duration::from_millis(patience));
             self.node.advance(self.clock.now_ms());
             for command in commands.drain(..) {
@@ -57,9 +66,15 @@ impl NodeThread {
             self.node.turn(&mut out);
             self.count_applied(&mut out, began);
             self.count_compaction(&out, began);
+            let own = self.own_write(&mut out);
             let sent = self.hand_out(&mut out, &mut batches);
             if !sent || stopping && self.node.is_settled() {
                 return;
+            }
+            wrote = own.is_some();
+            if let Some(write) = own {
+                let durable = self.writer.lock().write(write, || None);
+                self.node.log_written(durable.sequence);
             }
         }
     }
@@ -93,6 +108,16 @@ impl NodeThread {
                 self.node.stop();
                 self.node.hurry_commit();
             }
+        }
+    }
+
+    /// Takes the write that is better made here: see [`OWN_WRITE_BYTES`].
+    fn own_write(&self, out: &mut Output<Caller>) -> Option<LogWrite> {
+        match &out.log[..] {
+            [write] if write.snapshot.is_none() && write.bytes() <= OWN_WRITE_BYTES => {
+                if self.node.writes_alone() { out.log.pop() } else { None }
+            }
+            _ => None,
         }
     }
 

@@ -13,7 +13,7 @@ use etch_disk::backend::Bolt;
 use etch_disk::fs::Disk;
 use etch_disk::fs::mem::{Crash, MemDisk};
 use etch_disk::snap::Snapshotter;
-use etch_disk::wal::{self, Preparer, Wal};
+use etch_disk::wal::{self, Wal};
 use etch_node::{Commit, Config, LogWrite, Node, Output, Recovered, Recovery};
 use etch_state::members::Member as Row;
 use etch_state::watch::{Doorbell, Wake};
@@ -97,8 +97,6 @@ pub struct Process {
     pub writes: VecDeque<LogWrite>,
     pub taken: Option<Taken>,
     pub log_busy: bool,
-    pub preparer: Preparer,
-    pub preparing: bool,
     pub backend: Arc<Bolt>,
     pub commit: Option<Commit>,
     pub snapshots: Snapshotter,
@@ -250,7 +248,6 @@ impl World {
         let config = Config { id: identity.member, seed, ..self.params.node.clone() };
         let node = Node::new(config, parts, self.now / MS);
         let rung = Arc::new(Rung::default());
-        let preparer = wal.preparer();
         let process = Process {
             node,
             out: Output::default(),
@@ -263,8 +260,6 @@ impl World {
             writes: VecDeque::new(),
             taken: None,
             log_busy: false,
-            preparer,
-            preparing: false,
             backend,
             commit: None,
             snapshots: Snapshotter::new(door, SNAP_DIR.as_ref()),

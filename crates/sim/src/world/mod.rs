@@ -47,8 +47,6 @@ enum Event {
     LogWrite { member: usize, epoch: u64 },
     /// The WAL's thread flushes.
     LogSync { member: usize, epoch: u64 },
-    /// The thread that makes segments ready runs.
-    Prepare { member: usize, epoch: u64 },
     /// The B+tree's thread commits.
     Commit { member: usize, epoch: u64 },
     /// The B+tree's thread saves a raft snapshot.
@@ -269,7 +267,6 @@ impl World {
             Event::LogSync { member, epoch } => {
                 self.on_thread(member, epoch, event, Self::log_sync)
             }
-            Event::Prepare { member, epoch } => self.on_thread(member, epoch, event, Self::prepare),
             Event::Commit { member, epoch } => self.on_thread(member, epoch, event, Self::commit),
             Event::SaveSnapshot { member, epoch } => {
                 self.on_thread(member, epoch, event, Self::save_snapshot);

@@ -204,7 +204,6 @@ impl World {
     pub(super) fn log_sync(&mut self, member: usize) {
         let max_wals = self.params.max_wals;
         let m = &mut self.members[member];
-        let epoch = m.epoch;
         let Some(process) = &mut m.process else { return };
         let taken = process.taken.take().unwrap_or_default();
         if process.wal.sync().is_err() {
@@ -218,28 +217,13 @@ impl World {
             process.wal.release_to(oldest.min(index));
             process.wal.purge(max_wals).map(drop)
         });
-        let prepare = !std::mem::replace(&mut process.preparing, true);
         if released.is_err() {
             self.storage_failed(member);
             return;
         }
         self.stats.count("flushes of the log");
-        if prepare {
-            let delay = self.disk_delay(member, self.params.delays.sync * 4);
-            self.after(delay, Event::Prepare { member, epoch });
-        }
         self.wake_node(member);
         self.wake_log(member);
-    }
-
-    /// The next segment is made ready. A failure is not the log's, as in the server.
-    pub(super) fn prepare(&mut self, member: usize) {
-        let m = &mut self.members[member];
-        let Some(process) = &mut m.process else { return };
-        process.preparing = false;
-        if process.preparer.prepare().is_err() && m.doom.is_some() {
-            self.storage_failed(member);
-        }
     }
 
     /// The B+tree's thread commits.

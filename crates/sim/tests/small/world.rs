@@ -89,7 +89,7 @@ pub fn recovery() -> Recovery {
         claimed: None,
         may_create: true,
         force_new_cluster: false,
-        wal: wal::Options { segment_bytes: SEGMENT, zero_ahead: true },
+        wal: wal::Options { segment_bytes: SEGMENT, fill: 1024 },
         backend: backend::Options { page_size: 1024, grow: 16 << 10 },
         state: StateConfig {
             quota_bytes: 0,
@@ -337,13 +337,12 @@ impl World {
         self.wal.flush().expect("there is room");
     }
 
-    /// Makes the log durable, and the next segment ready.
+    /// Makes the log durable.
     pub fn flush(&mut self) {
         self.write_log();
         if let Some(sequence) = self.unflushed.take() {
             self.wal.sync().expect("the disk flushes");
             self.node.log_written(sequence);
-            self.wal.prepare_next().expect("there is room");
         }
     }
 
