@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use tokio::process::Command;
 
-use crate::common::{Kind, Server, run};
+use crate::common::{Kind, Proxy, Server, run};
 
 const EXAMPLES: &[&str] = &[
     "quick_start",
@@ -14,6 +14,7 @@ const EXAMPLES: &[&str] = &[
     "leader_election",
     "lock_fencing",
     "stm_transfer",
+    "discovery_channel",
     "discovery_register",
     "discovery_resolve",
 ];
@@ -45,15 +46,15 @@ fn directory() -> PathBuf {
         .clone()
 }
 
+fn command(server: &Server, name: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(directory().join(name));
+    command.args(args).env("ETCDCTL_ENDPOINTS", &server.endpoint);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 async fn example(server: &Server, name: &str, args: &[&str]) -> String {
-    let output = Command::new(directory().join(name))
-        .args(args)
-        .env("ETCDCTL_ENDPOINTS", &server.endpoint)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("the example starts");
+    let output = command(server, name, args).output().await.expect("the example starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {text}{errors}");
@@ -76,13 +77,27 @@ fn the_examples_run() {
         assert!(out.contains("refused: "), "{out}");
         let out = example(&server, "stm_transfer", &[]).await;
         assert!(out.ends_with("in all: 400\n"), "{out}");
-        let address = server.address().to_owned();
-        let register = ["services/kv", &address, "2"];
-        let (registered, resolved) = tokio::join!(
-            example(&server, "discovery_register", &register),
-            example(&server, "discovery_resolve", &["services/kv", "3"]),
+        // One place to look, two that offer the service: the channel must find both.
+        let other = Proxy::start(server.address()).await;
+        let offer = |address: &str| {
+            let mut offer = command(&server, "discovery_register", &["services/kv", address]);
+            offer.stdout(Stdio::piped()).spawn().expect("the example starts")
+        };
+        let offers = [server.address(), other.endpoint.trim_start_matches("http://")].map(offer);
+        let (asked, looked) = (["services/kv", "3"], ["services/kv", "3"]);
+        let (channel, resolved) = tokio::join!(
+            example(&server, "discovery_channel", &asked),
+            example(&server, "discovery_resolve", &looked),
         );
-        assert!(registered.ends_with("gone\n"), "{registered}");
+        for offer in offers {
+            let id = offer.id().expect("it runs").to_string();
+            Command::new("kill").args(["-INT", &id]).status().await.expect("a signal");
+            let ended = offer.wait_with_output().await.expect("its end");
+            let text = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && text.starts_with("registered "), "{text}");
+        }
         assert!(resolved.contains("call 2: answered by member"), "{resolved}");
+        assert!(channel.contains("taking services/kv/127.0.0.1:"), "{channel}");
+        assert!(channel.contains("call 2: answered by member"), "{channel}");
     });
 }
