@@ -28,6 +28,8 @@ pub(super) struct Writer {
     pub file_len: u64,
     /// The step by which the file grows.
     pub grow: u64,
+    /// Pages that commits did not move because the value at the end is longer: it may go when it is its turn.
+    pub saved: u64,
     /// Roots that somebody may still read, oldest first; the newest is always one of them.
     pub roots: VecDeque<Weak<Root>>,
     /// After a failed flush: why there are no more commits.

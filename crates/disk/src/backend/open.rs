@@ -52,6 +52,7 @@ impl Bolt {
             page_size: meta.page_size,
             file_len,
             grow: options.grow,
+            saved: 0,
             roots: VecDeque::new(),
             broken: None,
             buf: Vec::new(),

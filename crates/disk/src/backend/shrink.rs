@@ -15,11 +15,16 @@ const FEW: u64 = 64;
 const PER_COMMIT: u64 = 8;
 /// Free pages from which commits start to move pages by themselves: 16 MiB of 4 KiB pages.
 const WORTH_IT: u64 = 4096;
+/// So many pages at the end may be passed over by a commit because nothing below has room for them.
+const PASSED_OVER: u32 = 64;
 
 impl Writer {
     /// Chooses pages at the end of the file and adds their moves to the work. `asked` is the bound of an
     /// explicit step; without it, a commit that writes about `expected` pages moves a tenth of that, and
     /// only where a quarter of the file is free. How many pages will move.
+    ///
+    /// A long value goes with a commit only when it has room further down, and when as many pages as it has
+    /// were saved up by commits before: it would move to and fro otherwise, with every small write.
     pub fn plan_moves<'a>(
         &mut self,
         base: &'a Root,
@@ -30,19 +35,37 @@ impl Writer {
         let (high, free) = (self.space.high(), self.space.free_pages());
         let mut budget = match asked {
             Some(pages) => pages as u64,
-            None if free >= WORTH_IT && free >= high / 4 => PER_COMMIT.max(expected / 10),
+            None if free >= WORTH_IT && free >= high / 4 => {
+                self.saved + PER_COMMIT.max(expected / 10)
+            }
             None => 0,
         };
         // The path to a page is written anew with it, and needs room below too.
         budget = if free <= self.space.settled_share() { 0 } else { budget.min(free / 4) };
         let (view, mut before, mut moved) = (base.view(), high, 0);
-        while budget > 0 {
+        let (mut passed_over, mut room) = (0, 0);
+        self.saved = 0;
+        while budget > 0 && passed_over < PASSED_OVER {
             let Some(head) = self.space.last_head(before) else { break };
             if self.space.first_free().is_none_or(|low| low > head) {
                 break;
             }
             before = head;
             let page = view.page(head)?;
+            if asked.is_none() && page.pages() > 1 {
+                match self.space.run_from(room, page.pages()).filter(|run| *run < head) {
+                    // The next one needs room of its own.
+                    Some(run) => room = run + page.pages(),
+                    None => {
+                        passed_over += 1;
+                        continue;
+                    }
+                }
+                if page.pages() > budget {
+                    self.saved = budget;
+                    break;
+                }
+            }
             // A page below a nested bucket has no path that we write: it stays, and the file with it.
             let Some((name, key)) = owner(view, base.meta.root, &page)? else { break };
             add_move(work, name, key);

@@ -128,6 +128,19 @@ impl Space {
         None
     }
 
+    /// The first free run of at least `pages` from a page on.
+    pub fn run_from(&self, at: u64, pages: u64) -> Option<u64> {
+        let mut at = at.max(self.from[pages.ilog2() as usize]);
+        while let Some(start) = self.free.next_set(at) {
+            let end = self.free.next_clear(start);
+            if end - start >= pages {
+                return Some(start);
+            }
+            at = end;
+        }
+        None
+    }
+
     /// Gives up pages that roots before this transaction's use.
     pub fn give(&mut self, start: u64, pages: u64) {
         self.given.push((start, pages));

@@ -130,3 +130,31 @@ fn commits_shrink_the_file_by_themselves() {
     assert!(bolt.file_size().unwrap() < full / 2, "{} of {full}", bolt.file_size().unwrap());
     assert_eq!(bolt.snapshot().check().unwrap(), 2_001);
 }
+
+#[test]
+fn a_long_value_at_the_end_does_not_move_with_every_small_commit() {
+    let disk = MemDisk::new();
+    let bolt = open(&disk);
+    let mut batch = Batch::new();
+    for i in 0..9_000u64 {
+        batch.put(Bucket::Key, i.to_be_bytes(), Bytes::from(vec![1; 3_000]));
+    }
+    bolt.commit(&mut batch).unwrap();
+    batch.put(Bucket::Lease, b"long", Bytes::from(vec![2; 1 << 20]));
+    bolt.commit(&mut batch).unwrap();
+    // Holes of a page each: none has room for it.
+    for i in (0..9_000u64).step_by(2) {
+        batch.delete(Bucket::Key, i.to_be_bytes());
+    }
+    bolt.commit(&mut batch).unwrap();
+    let full = bolt.file_size().unwrap();
+    let mut large = 0;
+    for i in 0..300u64 {
+        batch.put(Bucket::Meta, b"consistent_index", Bytes::copy_from_slice(&i.to_be_bytes()));
+        large += u32::from(bolt.commit(&mut batch).unwrap().pages >= 64);
+    }
+    assert!(large < 10, "{large} of 300 small commits were large");
+    // It went once there was room: the short values beside it had moved down.
+    assert!(bolt.file_size().unwrap() < full, "{} of {full}", bolt.file_size().unwrap());
+    assert_eq!(bolt.snapshot().check().unwrap(), 4_502);
+}
