@@ -99,10 +99,15 @@ type Server struct {
 	Own     []string // all of the flags, where they are others than these
 	Env     []string // further variables
 	Log     *Log
+	front   *frontend // what clients talk to instead, if anything
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	err     error
 }
+
+// behind names the program that stands in for etch behind etch's gRPC proxy, so
+// that tests of the server are tests of the proxy: TestGrpcProxyCarriesTests.
+var behind = os.Getenv("INTEROP_BEHIND")
 
 // peerURL is what every server advertises to peers. It is the same for all, so
 // that member and cluster ids are the same on both sides of a comparison; the
@@ -111,12 +116,17 @@ const peerURL = "http://127.0.0.1:2380"
 
 func newServer(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
-	return &Server{
+	s := &Server{
 		Program: program,
 		Dir:     filepath.Join(t.TempDir(), "data"),
 		Port:    freePort(t),
 		Args:    args,
 	}
+	if behind != "" && program == "etch" {
+		s.Program = behind
+		s.front = startGrpcProxy(t, "--endpoints", s.Endpoint(), "--advertise-client-url", "")
+	}
+	return s
 }
 
 // startServer starts a fresh server and ends it with the test.
@@ -127,8 +137,15 @@ func startServer(t testing.TB, program string, args ...string) *Server {
 	return s
 }
 
-// Endpoint is host:port of the client port.
-func (s *Server) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
+// Endpoint is host:port of the client port, or of what stands before it.
+func (s *Server) Endpoint() string {
+	if s.front != nil {
+		return s.front.addr
+	}
+	return s.own()
+}
+
+func (s *Server) own() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
 func (s *Server) flags() []string {
 	if s.Own != nil {
@@ -137,7 +154,7 @@ func (s *Server) flags() []string {
 	args := []string{
 		"--name=default",
 		"--data-dir=" + s.Dir,
-		"--listen-client-urls=http://" + s.Endpoint(),
+		"--listen-client-urls=http://" + s.own(),
 		"--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:0",
 		"--initial-advertise-peer-urls=" + peerURL,

@@ -79,7 +79,7 @@ func (w *watchStream) drain() {
 				w.out.WriteString("(ended)\n")
 				return
 			}
-			if strings.Contains(p, `"watch_id":"-1"`) && !strings.Contains(p, "cancel") {
+			if isProgress(p) {
 				w.out.WriteString("progress\n")
 				w.absorb()
 				return
@@ -87,6 +87,7 @@ func (w *watchStream) drain() {
 			idle = 0
 			w.out.WriteString(p + "\n")
 		case <-ask.C:
+			w.asked = true
 			w.progress()
 			if idle++; idle > 12 {
 				w.out.WriteString("no progress\n")
@@ -104,7 +105,7 @@ func (w *watchStream) absorb() {
 	for {
 		select {
 		case p := <-w.pieces:
-			if !strings.Contains(p, `"watch_id":"-1"`) {
+			if !isProgress(p) {
 				w.out.WriteString("late: " + p + "\n")
 			}
 		case <-time.After(30 * time.Millisecond):

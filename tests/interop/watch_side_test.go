@@ -21,6 +21,7 @@ type watchStream struct {
 	cancel context.CancelFunc
 	pieces chan string
 	out    strings.Builder
+	asked  bool // for progress more than once, so that an answer may be left over
 }
 
 func (s *Side) openWatch() *watchStream {
@@ -96,13 +97,17 @@ func (w *watchStream) do(rpc string, req proto.Message) {
 
 // want waits for n pieces.
 func (w *watchStream) want(n int) {
-	for range n {
+	for n > 0 {
 		select {
 		case p, ok := <-w.pieces:
 			if !ok {
 				w.out.WriteString("(ended)\n")
 				return
 			}
+			if w.asked && isProgress(p) {
+				continue
+			}
+			n--
 			w.out.WriteString(p + "\n")
 		case <-time.After(10 * time.Second):
 			w.out.WriteString("(nothing more)\n")
@@ -113,11 +118,24 @@ func (w *watchStream) want(n int) {
 
 // quiet shows that nothing more comes for a while.
 func (w *watchStream) quiet(d time.Duration) {
-	select {
-	case p := <-w.pieces:
-		w.out.WriteString("unasked: " + p + "\n")
-	case <-time.After(d):
+	over := time.After(d)
+	for {
+		select {
+		case p := <-w.pieces:
+			if w.asked && isProgress(p) {
+				continue
+			}
+			w.out.WriteString("unasked: " + p + "\n")
+			return
+		case <-over:
+			return
+		}
 	}
+}
+
+// isProgress tells an answer to a wish for progress.
+func isProgress(piece string) bool {
+	return strings.Contains(piece, `"watch_id":"-1"`) && !strings.Contains(piece, "cancel")
 }
 
 // watchScript is a step that runs a script on a fresh watch stream.

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
     ("server", &["api", "disk", "state", "node", "rpc", "host", "tls", "json"]),
-    ("proxy", &["api", "cli", "rpc", "host", "client"]),
+    ("proxy", &["api", "cli", "rpc", "host", "tls", "client"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["cli", "server", "ctl", "utl", "proxy"]),

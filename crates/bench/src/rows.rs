@@ -200,6 +200,61 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "gateway-get",
+        about: "linearizable get of 256 B through `gateway`, whose use is measured",
+        aims: &[(Cpu, AtMost(1.0))],
+        run: |server, scale| behind(server, "gateway", |server| gets(server, scale, false)),
+    },
+    Row {
+        name: "gateway-bulk",
+        about: "a list of all keys with values of 1 KiB through `gateway`: an operation is a key",
+        aims: &[(Cpu, AtMost(1.0))],
+        run: |server, scale| {
+            behind(server, "gateway", |server| list(server, scale, 1024, scale.keys))
+        },
+    },
+    Row {
+        name: "proxy-put",
+        about: "durable put of 256 B through `grpc-proxy`, whose use is measured",
+        aims: &[(Cpu, AtMost(0.25))],
+        run: |server, scale| {
+            behind(server, "grpc-proxy", |server| {
+                unary(server, scale, PUT, [50, 20], requests::puts(100_000, 256, 1))
+            })
+        },
+    },
+    Row {
+        name: "proxy-get",
+        about: "linearizable get of 256 B through `grpc-proxy`",
+        aims: &[(Cpu, AtMost(0.25))],
+        run: |server, scale| behind(server, "grpc-proxy", |server| gets(server, scale, false)),
+    },
+    Row {
+        name: "proxy-get-cached",
+        about: "serializable get of 256 B of 1,000 keys through `grpc-proxy`",
+        aims: &[(Cpu, AtMost(0.25))],
+        run: |server, scale| {
+            behind(server, "grpc-proxy", |server| {
+                fill(server, 1_000, 256)?;
+                unary(server, scale, RANGE, [50, 20], requests::gets(1_000, true, 5))
+            })
+        },
+    },
+    Row {
+        name: "proxy-fan-out-10000",
+        about: "one key, 10,000 watchers on 100 connections through `grpc-proxy`: an operation is an event",
+        aims: &[(Cpu, AtMost(0.25)), (Anonymous, AtMost(0.2))],
+        run: |server, scale| {
+            behind(server, "grpc-proxy", |server| fan_out(server, scale, 100, 100))
+        },
+    },
+    Row {
+        name: "proxy-keep-alive",
+        about: "keep-alives of 10,000 leases through `grpc-proxy`, 50 streams",
+        aims: &[(Cpu, AtMost(0.25))],
+        run: |server, scale| behind(server, "grpc-proxy", |server| keep_alive(server, scale)),
+    },
+    Row {
         name: "many-keys",
         about: "filled with many keys of 32 B by transactions of 100, killed, started again",
         aims: &[
@@ -220,6 +275,16 @@ pub const ROWS: &[Row] = &[
         run: stalls,
     },
 ];
+
+/// A load on a proxy before the server.
+fn behind(
+    server: &mut Server,
+    proxy: &str,
+    load: impl FnOnce(&mut Server) -> Result<Sample, String>,
+) -> Result<Sample, String> {
+    server.put_behind(proxy)?;
+    load(server)
+}
 
 /// A closed loop of one kind of unary call.
 fn unary(

@@ -38,6 +38,30 @@ pub struct Server {
     ports: [u16; 2],
     child: Option<Child>,
     memory: Option<Memory>,
+    front: Option<Front>,
+}
+
+/// A proxy before a server: what is asked and measured then is the proxy.
+struct Front {
+    port: u16,
+    child: Child,
+    memory: Memory,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+fn kill(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    let until = Instant::now() + STOP;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Server {
@@ -47,8 +71,14 @@ impl Server {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let ports = free_ports()?;
-        let mut server =
-            Server { program: subject.program.clone(), dir, ports, child: None, memory: None };
+        let mut server = Server {
+            program: subject.program.clone(),
+            dir,
+            ports,
+            child: None,
+            memory: None,
+            front: None,
+        };
         server.launch()?;
         server.wait_serving()?;
         Ok(server)
@@ -56,7 +86,27 @@ impl Server {
 
     /// Where its clients find it.
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
+        let port = self.front.as_ref().map_or(self.ports[0], |front| front.port);
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// Starts a proxy of the same make before it: `gateway` or `grpc-proxy`.
+    pub fn put_behind(&mut self, proxy: &str) -> Result<(), String> {
+        let [port, _] = free_ports()?;
+        let log = File::create(self.dir.join("proxy-log")).map_err(|e| e.to_string())?;
+        let copy = log.try_clone().map_err(|e| e.to_string())?;
+        let child = Command::new(&self.program)
+            .args([proxy, "start", "--listen-addr", &format!("127.0.0.1:{port}")])
+            .args(["--endpoints", &format!("127.0.0.1:{}", self.ports[0])])
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(copy)
+            .spawn()
+            .map_err(|e| format!("{}: {e}", self.program.display()))?;
+        let memory = Memory::watch(child.id());
+        self.front = Some(Front { port, child, memory });
+        self.wait_serving()
     }
 
     fn launch(&mut self) -> Result<(), String> {
@@ -105,24 +155,23 @@ impl Server {
 
     /// What it has used since it was started.
     pub fn usage(&self) -> Result<Usage, String> {
+        if let Some(front) = &self.front {
+            return Ok(Usage { cpu: cpu(front.child.id())?, ..Usage::default() });
+        }
         let pid = self.child.as_ref().map(Child::id).ok_or("the server is not running")?;
         Usage::read(pid, self.addr())
     }
 
     /// The most memory that it had at once, since it was started or this was last called.
     pub fn peak(&self) -> Resident {
-        self.memory.as_ref().map(Memory::take_peak).unwrap_or_default()
+        let memory = self.front.as_ref().map(|front| &front.memory).or(self.memory.as_ref());
+        memory.map(Memory::take_peak).unwrap_or_default()
     }
 
     fn end(&mut self) {
         self.memory = None;
-        let Some(mut child) = self.child.take() else { return };
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        let until = Instant::now() + STOP;
-        while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(5));
+        if let Some(mut child) = self.child.take() {
+            kill(&mut child);
         }
     }
 }

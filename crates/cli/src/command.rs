@@ -258,6 +258,7 @@ impl Matches {
     pub fn unsigned(&self, name: &str) -> u64 {
         match self.flag(name).value {
             Value::Uint(number) => number,
+            Value::Uint32(number) => u64::from(number),
             ref other => panic!("--{name} is no unsigned number but {other:?}"),
         }
     }

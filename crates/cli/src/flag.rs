@@ -14,6 +14,8 @@ pub enum Value {
     Int(i64),
     /// A number that is never negative.
     Uint(u64),
+    /// The same in 32 bits.
+    Uint32(u32),
     /// A span of time in nanoseconds.
     Duration(i64),
     /// Texts, separated by commas or given one by one.
@@ -87,6 +89,11 @@ impl Flag {
         Self::new(name, Value::Uint(default), help)
     }
 
+    /// A number that is never negative and has 32 bits.
+    pub fn uint32(name: &'static str, default: u32, help: &'static str) -> Self {
+        Self::new(name, Value::Uint32(default), help)
+    }
+
     /// A span of time, its default in nanoseconds.
     pub fn duration(name: &'static str, default_ns: i64, help: &'static str) -> Self {
         Self::new(name, Value::Duration(default_ns), help)
@@ -137,6 +144,7 @@ impl Flag {
             Value::Text(held) => text.clone_into(held),
             Value::Int(number) => *number = go::parse_int(text)?,
             Value::Uint(number) => *number = go::parse_uint(text)?,
+            Value::Uint32(number) => *number = go::parse_uint32(text)?,
             Value::Duration(ns) => *ns = go::parse_duration(text)?,
             Value::List(list) => {
                 if !self.given {
@@ -163,6 +171,7 @@ impl Flag {
             Value::Text(_) => "string",
             Value::Int(_) => "int",
             Value::Uint(_) => "uint",
+            Value::Uint32(_) => "uint32",
             Value::Duration(_) => "duration",
             Value::List(_) => "strings",
         };
@@ -199,6 +208,7 @@ fn shown(value: &Value) -> String {
         Value::Text(text) => go::quote(text),
         Value::Int(number) => number.to_string(),
         Value::Uint(number) => number.to_string(),
+        Value::Uint32(number) => number.to_string(),
         Value::Duration(ns) => go::duration(*ns),
         Value::List(list) if list.is_empty() => String::new(),
         Value::List(list) => format!("[{}]", list.join(",")),

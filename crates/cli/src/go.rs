@@ -53,6 +53,15 @@ pub fn parse_uint(text: &str) -> Result<u64, String> {
     digits(text).map_err(|why| format!("strconv.ParseUint: parsing {}: {why}", quote(text)))
 }
 
+/// `strconv.ParseUint` with base 0 for 32 bits.
+///
+/// # Errors
+/// Go's text.
+pub fn parse_uint32(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_uint(text)?)
+        .map_err(|_| format!("strconv.ParseUint: parsing {}: value out of range", quote(text)))
+}
+
 fn digits(text: &str) -> Result<u64, &'static str> {
     const SYNTAX: &str = "invalid syntax";
     let lower = text.to_ascii_lowercase();

@@ -61,6 +61,7 @@ pub use kv::{
 };
 pub use lease::{Grant, KeepAlive, Lease};
 pub use maintenance::DowngradeAction;
+pub use namespace::Namespace;
 pub use snapshot::Snapshot;
 pub use watch::{Overflow, Watch, WatchResponse, WatchSpec, WatchStream, Watcher};
 

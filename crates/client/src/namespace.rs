@@ -17,7 +17,15 @@ use crate::lease::{KeepAlive, Lease};
 use crate::pb::{self, request_op::Request, response_op::Response};
 use crate::watch::{WatchSpec, WatchStream, Watcher};
 
-/// Puts all keys under a prefix.
+/// Puts all keys under a prefix: the arithmetic of [`Client::namespaced`], for those who have messages and no
+/// client.
+///
+/// ```
+/// let namespace = etch_client::Namespace::new("p/");
+/// let mut request = etch_client::pb::PutRequest { key: "a".into(), ..Default::default() };
+/// namespace.add_put(&mut request).unwrap();
+/// assert_eq!(request.key, "p/a");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     prefix: Bytes,
@@ -39,7 +47,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn namespaced(&self, prefix: impl IntoBytes) -> Client {
-        let namespace = Namespace { prefix: prefix.into_bytes() };
+        let namespace = Namespace::new(prefix);
         let kv = Arc::new(Under { namespace: namespace.clone(), inner: self.kv() });
         let watcher = Arc::new(Under { namespace: namespace.clone(), inner: self.watcher() });
         let lease = Arc::new(Under { namespace, inner: self.lease() });
@@ -54,12 +62,23 @@ struct Under<T: ?Sized> {
 }
 
 impl Namespace {
-    fn add(&self, key: &[u8]) -> Bytes {
+    /// All keys under this prefix.
+    pub fn new(prefix: impl IntoBytes) -> Namespace {
+        Namespace { prefix: prefix.into_bytes() }
+    }
+
+    /// Whether a key lies under the prefix.
+    pub fn has(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix)
+    }
+
+    /// A key, moved under the prefix.
+    pub fn add(&self, key: &[u8]) -> Bytes {
         Bytes::from([&self.prefix[..], key].concat())
     }
 
     /// Moves a range under the prefix.
-    fn add_range(&self, key: &mut Bytes, end: &mut Bytes) -> Result<()> {
+    pub fn add_range(&self, key: &mut Bytes, end: &mut Bytes) -> Result<()> {
         if key.is_empty() && end.is_empty() {
             return Err(EtcdError::EmptyKey.into());
         }
@@ -72,13 +91,15 @@ impl Namespace {
         Ok(())
     }
 
-    fn strip(&self, key: &mut Bytes) {
+    /// Takes the prefix off a key.
+    pub fn strip(&self, key: &mut Bytes) {
         if key.starts_with(&self.prefix) {
             *key = key.slice(self.prefix.len()..);
         }
     }
 
-    fn strip_all(&self, kvs: &mut [KeyValue]) {
+    /// Takes the prefix off all keys.
+    pub fn strip_all(&self, kvs: &mut [KeyValue]) {
         for kv in kvs {
             self.strip(&mut kv.key);
         }
@@ -94,7 +115,8 @@ impl Namespace {
         }
     }
 
-    fn add_put(&self, request: &mut pb::PutRequest) -> Result<()> {
+    /// Moves a key that is written under the prefix.
+    pub fn add_put(&self, request: &mut pb::PutRequest) -> Result<()> {
         if request.key.is_empty() {
             return Err(EtcdError::EmptyKey.into());
         }
@@ -102,14 +124,16 @@ impl Namespace {
         Ok(())
     }
 
-    fn add_txn(&self, txn: &mut pb::TxnRequest) -> Result<()> {
+    /// Moves all keys of a transaction under the prefix, those of nested ones too.
+    pub fn add_txn(&self, txn: &mut pb::TxnRequest) -> Result<()> {
         for compare in &mut txn.compare {
             self.add_range(&mut compare.key, &mut compare.range_end)?;
         }
         txn.success.iter_mut().chain(&mut txn.failure).try_for_each(|op| self.add_op(op))
     }
 
-    fn strip_txn(&self, answer: &mut pb::TxnResponse) {
+    /// Takes the prefix off all keys of an answer.
+    pub fn strip_txn(&self, answer: &mut pb::TxnResponse) {
         for op in &mut answer.responses {
             match &mut op.response {
                 Some(Response::ResponseRange(r)) => self.strip_all(&mut r.kvs),
@@ -253,7 +277,7 @@ impl Lease for Under<dyn Lease> {
         Box::pin(async move {
             let mut answer = inner.time_to_live(options, request).await?;
             // Of a lease's keys only ours are shown.
-            answer.keys.retain(|key| key.starts_with(&namespace.prefix));
+            answer.keys.retain(|key| namespace.has(key));
             answer.keys.iter_mut().for_each(|key| namespace.strip(key));
             Ok(answer)
         })

@@ -97,6 +97,7 @@ fn text(flag: &Flag) -> String {
         Value::Text(text) => text.clone(),
         Value::Int(number) => number.to_string(),
         Value::Uint(number) => number.to_string(),
+        Value::Uint32(number) => number.to_string(),
         Value::Duration(ns) => go::duration(*ns),
         Value::List(list) => format!("[{}]", list.join(",")),
     }

@@ -25,10 +25,6 @@ fn main() -> ExitCode {
             ));
         }
         Part::Proxy(name, words) => return ExitCode::from(etch_proxy::run(name, words)),
-        Part::Missing(what) => {
-            eprintln!("{what} is not part of this release of etch");
-            return ExitCode::FAILURE;
-        }
         Part::Server => {}
     }
     let env: Vec<(String, String)> = std::env::vars_os()
@@ -60,8 +56,6 @@ enum Part<'a> {
     Ctl(&'static str, usize),
     /// `gateway` or `grpc-proxy`, by the name that its texts call the program, with all words.
     Proxy(&'static str, &'a [String]),
-    /// What this release does not have.
-    Missing(&'static str),
 }
 
 fn part(args: &[String]) -> Part<'_> {
@@ -74,9 +68,8 @@ fn part(args: &[String]) -> Part<'_> {
         ("etcdctl", _) => Part::Ctl("etcdctl", 1),
         ("etchctl", _) => Part::Ctl("etchctl", 1),
         (_, "ctl") => Part::Ctl("etch ctl", 2),
-        ("etcd", "gateway") => Part::Proxy("etcd", words),
-        (_, "gateway") => Part::Proxy("etch", words),
-        (_, "grpc-proxy") => Part::Missing("the gRPC proxy"),
+        ("etcd", "gateway" | "grpc-proxy") => Part::Proxy("etcd", words),
+        (_, "gateway" | "grpc-proxy") => Part::Proxy("etch", words),
         _ => Part::Server,
     }
 }
@@ -93,6 +86,7 @@ mod tests {
     fn the_name_or_the_first_word_says_which_program() {
         let status = words(&["snapshot", "status"]);
         let gateway = words(&["gateway", "start"]);
+        let grpc_proxy = words(&["grpc-proxy", "start"]);
         let rows: &[(&[&str], Part<'_>)] = &[
             (&["/usr/bin/etcdutl", "snapshot", "status"], Part::Utl("etcdutl", &status)),
             (&["etchutl"], Part::Utl("etchutl", &[])),
@@ -100,7 +94,8 @@ mod tests {
             (&["/usr/bin/etcdctl", "get", "x"], Part::Ctl("etcdctl", 1)),
             (&["/bin/etcd", "gateway", "start"], Part::Proxy("etcd", &gateway)),
             (&["etch", "gateway", "start"], Part::Proxy("etch", &gateway)),
-            (&["etch", "grpc-proxy", "start"], Part::Missing("the gRPC proxy")),
+            (&["etcd", "grpc-proxy", "start"], Part::Proxy("etcd", &grpc_proxy)),
+            (&["etch", "grpc-proxy", "start"], Part::Proxy("etch", &grpc_proxy)),
             (&["etch", "ctl"], Part::Ctl("etch ctl", 2)),
             (&["etcd"], Part::Server),
             (&["etch", "--name", "ctl"], Part::Server),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use etch_cli::{Command, Failure, Flag, Program, Streams};
 
-use crate::gateway;
+use crate::{gateway, grpc};
 
 /// Runs `gateway` or `grpc-proxy`, under the name that the program was called by; the words do not hold that
 /// name. Gives back the exit status.
@@ -23,9 +23,14 @@ fn program(name: &'static str) -> Program {
         "gateway related command",
         vec![Command::new("start", "start the gateway", gateway::start).flags(gateway_flags())],
     );
+    let grpc_proxy = Command::parent(
+        "grpc-proxy <subcommand>",
+        "grpc-proxy related command",
+        vec![Command::new("start", "start the grpc proxy", grpc::start).flags(grpc::flags())],
+    );
     Program {
         name,
-        root: Command::parent(name, "etcd server", vec![gateway]),
+        root: Command::parent(name, "etcd server", vec![gateway, grpc_proxy]),
         groups: Vec::new(),
         help_group: None,
         help_has_long: true,

@@ -9,6 +9,7 @@
 mod commands;
 mod discover;
 mod gateway;
+mod grpc;
 mod signals;
 mod sockets;
 

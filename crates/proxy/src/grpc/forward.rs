@@ -1,0 +1,240 @@
+//! Calls of clients, passed on to the cluster with their own token and deadline. Not here: calls that share
+//! something of the cluster's (`watch`, `keepalive`).
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use etch_api::pb::etcdserverpb::RangeRequest;
+use etch_rpc::{
+    CallInfo, Code, Handler, LocalFuture, MessageStream, Payload, Peer, PlainBody, Reply, Route,
+    Stats, Status, StreamSender,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+
+use super::cache::Key;
+use super::methods::{self, Kind, METHODS};
+use super::wire::Answer;
+use super::{Proxy, keepalive, watch};
+
+/// The one method whose answers are kept.
+const RANGE: &str = "/etcdserverpb.KV/Range";
+
+/// What a client's metadata must not say in our name.
+fn is_ours(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 5] = [
+        header::CONTENT_TYPE,
+        header::TE,
+        header::USER_AGENT,
+        header::HOST,
+        header::CONTENT_LENGTH,
+    ];
+    OURS.contains(name) || name.as_str().starts_with("grpc-")
+}
+
+/// The headers of a call that the proxy makes for itself.
+pub(super) fn own_headers() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("etch-grpc-proxy"));
+    headers
+}
+
+/// The headers of a call that is passed on: the client's metadata, its token with it, and what is left of its
+/// time.
+pub(super) fn headers(call: &CallInfo) -> HeaderMap {
+    let mut headers = own_headers();
+    for (name, value) in call.headers() {
+        if !is_ours(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    if let Some(deadline) = call.deadline() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // At the most eight digits are allowed.
+        let text = match left.as_micros() {
+            micros @ 0..=99_999_999 => format!("{micros}u"),
+            micros => format!("{}m", (micros / 1000).min(99_999_999)),
+        };
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert("grpc-timeout", value);
+        }
+    }
+    headers
+}
+
+/// The proxy behind one connection.
+pub(super) struct Front {
+    pub(super) proxy: Rc<Proxy>,
+    /// Whether the port is for pages alone.
+    pub(super) pages_only: bool,
+}
+
+impl Handler for Front {
+    fn route(&self, path: &str) -> Route {
+        if self.pages_only { Route::UnknownService } else { methods::route(path) }
+    }
+
+    fn unary(&self, method: u16, call: CallInfo, message: Bytes, reply: Reply) {
+        let (path, kind) = METHODS[usize::from(method)];
+        let proxy = Rc::clone(&self.proxy);
+        if path == RANGE && proxy.cache.len() > 0 {
+            let key = Key::new(call.headers(), message.clone());
+            if let Some(answer) = proxy.cache.get(&key) {
+                return reply.ok(answer);
+            }
+        }
+        tokio::task::spawn_local(unary(proxy, path, kind, call, message, reply));
+    }
+
+    fn stream(
+        self: Rc<Self>,
+        method: u16,
+        call: CallInfo,
+        messages: MessageStream,
+        sender: StreamSender,
+    ) -> LocalFuture<Status> {
+        let proxy = Rc::clone(&self.proxy);
+        let (path, kind) = METHODS[usize::from(method)];
+        Box::pin(async move {
+            let stopped = proxy.stopped();
+            let serving = async {
+                match kind {
+                    Kind::Watch => watch::serve(Rc::clone(&proxy), call, messages, sender).await,
+                    Kind::KeepAlive => {
+                        keepalive::serve(Rc::clone(&proxy), call, messages, sender).await
+                    }
+                    _ => pass(&proxy, path, call, messages, sender).await,
+                }
+            };
+            let status = tokio::select! {
+                status = serving => status,
+                // Whoever hears this asks somebody else, and goes on where it was.
+                () = stopped => Status::new(Code::Unavailable, "etcdserver: server stopped"),
+            };
+            proxy.log_call(path, &status);
+            status
+        })
+    }
+
+    fn plain(
+        self: Rc<Self>,
+        request: http::Request<Bytes>,
+        _peer: Rc<Peer>,
+    ) -> LocalFuture<http::Response<PlainBody>> {
+        Box::pin(async move {
+            let page = super::pages::respond(&self.proxy, request.method(), request.uri()).await;
+            page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
+        })
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.proxy.stats
+    }
+}
+
+async fn unary(
+    proxy: Rc<Proxy>,
+    path: &'static str,
+    kind: Kind,
+    call: CallInfo,
+    message: Bytes,
+    mut reply: Reply,
+) {
+    let answer = tokio::select! {
+        biased;
+        answer = ask(&proxy, path, kind, &call, message) => answer,
+        // Dropping the call takes it back from the cluster as well.
+        () = reply.cancelled(), if kind == Kind::Wait => return,
+    };
+    if proxy.log_calls {
+        let status = answer.as_ref().err().unwrap_or(&Status::OK);
+        proxy.log_call(path, status);
+    }
+    match answer {
+        Ok(answer) => reply.ok(answer),
+        Err(status) => reply.err(status),
+    }
+}
+
+async fn ask(
+    proxy: &Rc<Proxy>,
+    path: &'static str,
+    kind: Kind,
+    call: &CallInfo,
+    message: Bytes,
+) -> Result<Payload, Status> {
+    if let Some(layers) = &proxy.layers
+        && let Some(answer) = layers.unary(path, call, &message).await
+    {
+        return answer.map(Payload::from);
+    }
+    let headers = headers(call);
+    let sent = proxy.keys.request(path, message.clone())?;
+    if path == RANGE
+        && let Ok(range) = RangeRequest::decode(sent.clone())
+        && range.serializable
+        && range.revision == 0
+    {
+        let answer = proxy.upstream.unary(path, &headers, &sent, true).await?;
+        let answer = proxy.keys.answer(path, answer.bytes())?;
+        let key = Key::new(call.headers(), message);
+        proxy.cache.put(proxy, key, &range, &answer, &headers);
+        return Ok(answer.into());
+    }
+    if kind == Kind::Members {
+        return super::cluster::members(proxy, path, &headers, &sent).await.map(Payload::from);
+    }
+    let asked = proxy.upstream.unary(path, &headers, &sent, kind == Kind::Read).await;
+    if kind == Kind::Read {
+        let answer = asked?;
+        return match proxy.keys.namespace() {
+            None => Ok(answer.payload()),
+            Some(_) => proxy.keys.answer(path, answer.bytes()).map(Payload::from),
+        };
+    }
+    let answer = asked.map(Answer::bytes);
+    proxy.cache.wrote(proxy, path, &sent, answer.as_ref().ok());
+    proxy.keys.answer(path, answer?).map(Payload::from)
+}
+
+/// Messages in either direction, until the cluster ends the call or the client is gone.
+async fn pass(
+    proxy: &Proxy,
+    path: &'static str,
+    call: CallInfo,
+    mut messages: MessageStream,
+    sender: StreamSender,
+) -> Status {
+    let (mut out, mut incoming) = match proxy.upstream.stream(path, &headers(&call)).await {
+        Ok(both) => both,
+        Err(status) => return status,
+    };
+    let up = async {
+        while let Some(message) = messages.next().await? {
+            let message = proxy.keys.request(path, message)?;
+            proxy.upstream.check(&message)?;
+            out.send(&message).await?;
+        }
+        out.end();
+        std::future::pending::<Result<(), Status>>().await
+    };
+    let down = async {
+        while let Some(message) = incoming.next().await? {
+            sender.send(proxy.keys.answer(path, message)?).await?;
+        }
+        Ok(())
+    };
+    let ended = tokio::select! {
+        ended = down => ended,
+        ended = up => ended,
+    };
+    match ended {
+        Ok(()) => Status::OK,
+        Err(status) if status.is_ok() => Status::new(Code::Internal, "the stream has ended"),
+        Err(status) => status,
+    }
+}

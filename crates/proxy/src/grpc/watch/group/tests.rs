@@ -1,0 +1,217 @@
+//! Groups by themselves: what the cluster says is put in by hand, and what clients are told is read from their
+//! queues.
+
+use super::*;
+use crate::grpc::watch::{Place, QUEUE, Watcher};
+use etch_api::pb::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
+use etch_api::pb::mvccpb::KeyValue;
+
+fn what() -> What {
+    What::all("k".into(), Bytes::new())
+}
+
+/// A client with watchers of these ids from these revisions on.
+fn client(proxy: &Rc<Proxy>, watchers: &[(i64, i64)], at_head: bool) -> Rc<Client> {
+    let client = Rc::new(Client::new(Rc::clone(proxy), HeaderMap::new()));
+    for (id, from) in watchers {
+        let member = Member { client: Rc::clone(&client), id: *id, from: *from, progress: true };
+        let place = Place::Group(proxy.hub.join(proxy, &what(), member, at_head));
+        let watcher = Watcher { what: what(), progress: true, place };
+        client.watchers.borrow_mut().insert(*id, watcher);
+        proxy.hub.watchers.set(proxy.hub.watchers.get() + 1);
+    }
+    client
+}
+
+fn group_of(client: &Client, id: i64) -> Option<Rc<Group>> {
+    match &client.watchers.borrow().get(&id)?.place {
+        Place::Group(group) => Some(Rc::clone(group)),
+        Place::Behind(_) => None,
+    }
+}
+
+fn header(revision: i64) -> Option<ResponseHeader> {
+    Some(ResponseHeader { revision, ..<_>::default() })
+}
+
+fn says(group: &Rc<Group>, proxy: &Rc<Proxy>, parts: &mut Vec<Batch>, response: &WatchResponse) {
+    group.take(proxy, response.encode_to_vec().into(), parts).expect("an answer");
+}
+
+fn created(revision: i64) -> WatchResponse {
+    WatchResponse { header: header(revision), created: true, ..<_>::default() }
+}
+
+fn events(revisions: &[i64], value: usize) -> WatchResponse {
+    let event = |revision: &i64| Event {
+        kv: Some(KeyValue {
+            key: "k".into(),
+            value: vec![0; value].into(),
+            mod_revision: *revision,
+            ..<_>::default()
+        }),
+        ..<_>::default()
+    };
+    let last = revisions.last().copied().unwrap_or_default();
+    WatchResponse {
+        header: header(last),
+        events: revisions.iter().map(event).collect(),
+        ..<_>::default()
+    }
+}
+
+/// What a client was told since: of each message the id and the revisions.
+fn told(client: &Client) -> Vec<(i64, Vec<i64>)> {
+    let mut out = Vec::new();
+    while let Some(payload) = client.pop() {
+        let message = payload.into_bytes().expect("bytes");
+        let response = WatchResponse::decode(message).expect("an answer");
+        out.push((response.watch_id, response.events.iter().map(revision).collect()));
+    }
+    out
+}
+
+/// Runs a test on a thread with local tasks; those of the groups find no cluster and do nothing.
+fn run(test: impl AsyncFnOnce(Rc<Proxy>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async { test(Proxy::alone()).await });
+}
+
+#[test]
+fn everybody_gets_what_it_wants_once() {
+    run(async |proxy| {
+        let client = client(&proxy, &[(0, 5), (7, 5)], true);
+        let group = group_of(&client, 0).expect("a group");
+        assert!(Rc::ptr_eq(&group, &group_of(&client, 7).expect("a group")));
+        let late = self::client(&proxy, &[(3, 8)], true);
+        assert!(Rc::ptr_eq(&group, &group_of(&late, 3).expect("a group")));
+        assert_eq!(group.place(), 4);
+        let mut parts = Vec::new();
+        says(&group, &proxy, &mut parts, &created(6));
+        // The revision before the first, with which the cluster was asked to begin, is nobody's.
+        says(&group, &proxy, &mut parts, &events(&[4, 5], 1));
+        says(&group, &proxy, &mut parts, &events(&[6, 8, 9], 1));
+        assert_eq!(
+            told(&client),
+            [(0, vec![5]), (7, vec![5]), (0, vec![6, 8, 9]), (7, vec![6, 8, 9])]
+        );
+        assert_eq!(told(&late), [(3, vec![8, 9])]);
+        // It breaks off, and begins with what was seen last.
+        assert_eq!(group.place(), 9);
+        says(&group, &proxy, &mut parts, &created(11));
+        says(&group, &proxy, &mut parts, &events(&[9], 1));
+        says(&group, &proxy, &mut parts, &events(&[10], 1));
+        assert_eq!(told(&late), [(3, vec![10])]);
+    });
+}
+
+#[test]
+fn who_does_not_read_leaves_alone_and_comes_back_to_its_place() {
+    run(async |proxy| {
+        let (slow, quick) = (client(&proxy, &[(0, 2)], true), client(&proxy, &[(0, 2)], true));
+        let group = group_of(&slow, 0).expect("a group");
+        let mut parts = Vec::new();
+        for at in 2..7 {
+            says(&group, &proxy, &mut parts, &events(&[at], QUEUE / 3));
+            told(&quick);
+        }
+        assert!(group_of(&quick, 0).is_some_and(|still| Rc::ptr_eq(&still, &group)));
+        assert!(group_of(&slow, 0).is_none());
+        let seen = told(&slow);
+        assert_eq!(seen, [(0, vec![2]), (0, vec![3])]);
+        slow.come_back();
+        let own = group_of(&slow, 0).expect("a group of its own");
+        assert!(!Rc::ptr_eq(&own, &group));
+        says(&own, &proxy, &mut parts, &created(6));
+        assert_eq!(proxy.hub.upstream_watches(), 2);
+        says(&own, &proxy, &mut parts, &events(&[4, 5, 6], 1));
+        assert_eq!(told(&slow), [(0, vec![4, 5, 6])]);
+        // Both are at the same place now.
+        assert_eq!(proxy.hub.upstream_watches(), 1);
+    });
+}
+
+#[test]
+fn parts_of_an_answer_go_out_together() {
+    run(async |proxy| {
+        let client = client(&proxy, &[(0, 2)], true);
+        let group = group_of(&client, 0).expect("a group");
+        let mut parts = Vec::new();
+        let part = WatchResponse { fragment: true, ..events(&[2], 1) };
+        says(&group, &proxy, &mut parts, &part);
+        assert_eq!(told(&client), []);
+        assert_eq!(group.next.get(), 2, "a break here repeats the part");
+        says(&group, &proxy, &mut parts, &events(&[2], 1));
+        assert_eq!(told(&client), [(0, vec![2]), (0, vec![2])]);
+        assert_eq!(group.next.get(), 3);
+    });
+}
+
+#[test]
+fn who_is_past_a_compaction_goes_on() {
+    run(async |proxy| {
+        let (old, new) = (client(&proxy, &[(4, 2)], false), client(&proxy, &[(5, 9)], false));
+        let group = group_of(&new, 5).expect("a group");
+        let gone = WatchResponse {
+            header: header(9),
+            canceled: true,
+            compact_revision: 5,
+            ..<_>::default()
+        };
+        says(&group, &proxy, &mut Vec::new(), &gone);
+        assert!(told(&new).is_empty() && group_of(&new, 5).is_some());
+        says(&group_of(&old, 4).expect("a group"), &proxy, &mut Vec::new(), &gone);
+        assert_eq!(told(&old), [(4, vec![])]);
+        assert!(old.watchers.borrow().is_empty());
+        assert_eq!(old.choose_id(4), None, "taken until it is cancelled");
+        old.cancel(4);
+        assert_eq!(old.choose_id(4), Some(4));
+    });
+}
+
+#[test]
+fn an_answer_is_kept_until_something_happens_to_its_keys() {
+    run(async |proxy| {
+        use crate::grpc::cache::Key;
+        let asked = RangeRequest { key: "k".into(), serializable: true, ..<_>::default() };
+        let message: Bytes = asked.encode_to_vec().into();
+        let key = || Key::new(&HeaderMap::new(), message.clone());
+        let answer = |revision| {
+            let response = RangeResponse { header: header(revision), ..<_>::default() };
+            Bytes::from(response.encode_to_vec())
+        };
+        let keep =
+            |revision| proxy.cache.put(&proxy, key(), &asked, &answer(revision), &HeaderMap::new());
+        let group = || {
+            let groups = proxy.hub.groups_of(&what());
+            groups.first().cloned().expect("a group")
+        };
+        keep(5);
+        assert_eq!(proxy.hub.upstream_watches(), 0, "asked once");
+        keep(5);
+        assert_eq!(proxy.cache.get(&key()), None, "the watch does not stand yet");
+        let mut parts = Vec::new();
+        says(&group(), &proxy, &mut parts, &created(5));
+        assert_eq!(proxy.cache.get(&key()), Some(answer(5)));
+        says(&group(), &proxy, &mut parts, &events(&[5], 1));
+        assert!(proxy.cache.get(&key()).is_some(), "that is in the answer");
+        says(&group(), &proxy, &mut parts, &events(&[6], 1));
+        assert_eq!((proxy.cache.get(&key()), proxy.cache.len()), (None, 0));
+        assert_eq!(proxy.hub.upstream_watches(), 0);
+        // A write through this proxy counts at once, and what is older is not kept any more.
+        keep(6);
+        keep(6);
+        says(&group(), &proxy, &mut parts, &created(6));
+        let put = etch_api::pb::etcdserverpb::PutRequest { key: "k".into(), ..<_>::default() };
+        let put: Bytes = put.encode_to_vec().into();
+        proxy.cache.wrote(&proxy, "/etcdserverpb.KV/Put", &put, Some(&answer(7)));
+        assert_eq!(proxy.cache.len(), 0);
+        keep(6);
+        keep(6);
+        assert_eq!(proxy.cache.len(), 0);
+    });
+}
