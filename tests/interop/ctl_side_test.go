@@ -181,7 +181,15 @@ func ctlMemberChanges() []line {
 
 func TestCtlLines(t *testing.T) {
 	t.Parallel()
-	for name, list := range map[string][]line{"keys": ctlKeyLines(), "cluster": ctlClusterLines(), "auth": ctlAuthLines(), "members": ctlMemberChanges()} {
+	lists := map[string][]line{"keys": ctlKeyLines(), "cluster": ctlClusterLines(), "auth": ctlAuthLines(), "members": ctlMemberChanges()}
+	count := 0
+	for _, list := range lists {
+		count += len(list)
+	}
+	if t.Logf("%d command lines", count); count < 400 {
+		t.Errorf("only %d command lines", count)
+	}
+	for name, list := range lists {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sameLines(t, twins(t), nil, list)

@@ -47,6 +47,10 @@ const CORE_BANNED: &[(&str, &str)] = &[
 /// Words that mean that something was left open.
 const LEFT_OPEN: &[&str] = &["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
 
+/// How items begin that are offered.
+const OFFERS: &[&str] =
+    &["pub struct ", "pub enum ", "pub trait ", "pub fn ", "pub async fn ", "pub type "];
+
 /// Runs every rule and reports all that they find.
 pub fn run(root: &Path) -> Result<(), String> {
     let mut found = Vec::new();
@@ -58,6 +62,9 @@ pub fn run(root: &Path) -> Result<(), String> {
         let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
         check_file(&name, &text, &mut found);
+        if name.starts_with("crates/client/src/") {
+            check_examples(&name, &text, &mut found);
+        }
     }
     check_arrows(root, &mut found)?;
     check_invariants(root, &files, &mut found)?;
@@ -102,6 +109,26 @@ fn check_file(name: &str, text: &str, found: &mut Vec<String>) {
         if let Some((word, why)) = CORE_BANNED.iter().find(|(w, _)| line.contains(w)) {
             found.push(format!("{name}:{}: `{word}` in the core: {why}", at + 1));
         }
+    }
+}
+
+/// What the client offers has an example, which the documentation's tests compile.
+fn check_examples(name: &str, text: &str, found: &mut Vec<String>) {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut has_example = false;
+    for (at, line) in code.lines().enumerate() {
+        if line.starts_with("///") {
+            has_example |= line.contains("```");
+            continue;
+        }
+        // An attribute may stand between the two, also over several lines.
+        if line.starts_with(['#', ' ', ')']) {
+            continue;
+        }
+        if !has_example && OFFERS.iter().any(|kind| line.starts_with(kind)) {
+            found.push(format!("{name}:{}: what the client offers has an example", at + 1));
+        }
+        has_example = false;
     }
 }
 
