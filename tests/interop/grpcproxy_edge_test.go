@@ -40,10 +40,10 @@ func TestGrpcProxyAnswersFromMemory(t *testing.T) {
 			if got := ok[*clientv3.GetResponse](t)(c.Get(ctx, "k")); string(got.Kvs[0].Value) != value {
 				t.Fatalf("a linearizable read has %s instead of %s", got.Kvs[0].Value, value)
 			}
-			await(t, "what was written past the proxy", func() bool { return read() == value })
-			await(t, "the same in a range", func() bool { return read(clientv3.WithPrefix()) == value })
+			eventually(t, "what was written past the proxy", func() bool { return read() == value })
+			eventually(t, "the same in a range", func() bool { return read(clientv3.WithPrefix()) == value })
 		}
-		await(t, "an answer from memory", func() bool {
+		eventually(t, "an answer from memory", func() bool {
 			read()
 			return near.metric(t, "etcd_grpc_proxy_cache_hits_total") != "0"
 		})
@@ -62,7 +62,7 @@ func TestGrpcProxyAnswersFromMemory(t *testing.T) {
 			}
 		}
 		ok[*clientv3.DeleteResponse](t)(other.Delete(ctx, "k"))
-		await(t, "that it is gone", func() bool { return read() == "" })
+		eventually(t, "that it is gone", func() bool { return read() == "" })
 	})
 }
 
@@ -148,7 +148,7 @@ func TestGrpcProxyTLS(t *testing.T) {
 			_, err := c.Get(ctx, "k")
 			return err
 		}
-		await(t, "a client with a certificate", func() bool { return get(a.tlsConfig(t, a.sign(t, "client", nil))) == nil })
+		eventually(t, "a client with a certificate", func() bool { return get(a.tlsConfig(t, a.sign(t, "client", nil))) == nil })
 		old := a.tlsConfig(t, a.sign(t, "client", nil))
 		old.MaxVersion = tls.VersionTLS12
 		for name, config := range map[string]*tls.Config{

@@ -451,17 +451,17 @@ func TestGrpcProxiesRegister(t *testing.T) {
 				return true
 			}
 		}
-		await(t, "both are listed", seen(one, two))
+		eventually(t, "both are listed", seen(one, two))
 		c := one.client(t)
-		await(t, "a client finds both", func() bool {
+		eventually(t, "a client finds both", func() bool {
 			return c.Sync(context.Background()) == nil && len(c.Endpoints()) == 2
 		})
 		fine(t, two.cmd.Process.Kill())
-		await(t, "one that is gone is not listed", seen(one))
+		eventually(t, "one that is gone is not listed", seen(one))
 	})
 }
 
-func await(t testing.TB, what string, come func() bool) {
+func eventually(t testing.TB, what string, come func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !come(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
