@@ -63,7 +63,7 @@ func TestCtlMirror(t *testing.T) {
 		}
 		return strings.Join(wanted, " ") == strings.Join(found, " "), fmt.Sprintf("%q, not %q; errors: %s", found, wanted, l.errs.String())
 	}
-	await(t, same)
+	awaitYes(t, same)
 	put("p/new", "1")
 	var ops []clientv3.Op
 	for i := range 20 {
@@ -73,7 +73,7 @@ func TestCtlMirror(t *testing.T) {
 	fine(t, err)
 	_, err = source.Delete(t.Context(), "p/00", clientv3.WithPrefix())
 	fine(t, err)
-	await(t, same)
+	awaitYes(t, same)
 	fine(t, l.cmd.Process.Signal(syscall.SIGKILL))
 	l.end()
 }
@@ -141,8 +141,8 @@ func TestCtlProgress(t *testing.T) {
 	cmd.Wait()
 }
 
-// await asks again and again until the answer is yes; how it is otherwise.
-func await(t testing.TB, question func() (bool, string)) {
+// awaitYes asks again and again until the answer is yes; how it is otherwise.
+func awaitYes(t testing.TB, question func() (bool, string)) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		yes, how := question()
