@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::codec::head::Head;
 use crate::plain::{self, PlainBody};
 use crate::reply::Reply;
 use crate::stats::Stats;
@@ -48,8 +49,7 @@ pub struct Peer {
 
 /// A call's request headers, its connection's peer and its deadline.
 pub struct CallInfo {
-    pub(crate) headers: HeaderMap,
-    pub(crate) authority: Option<http::uri::Authority>,
+    pub(crate) head: Rc<Head>,
     pub(crate) peer: Rc<Peer>,
     pub(crate) deadline: Option<Instant>,
 }
@@ -58,32 +58,32 @@ impl CallInfo {
     /// A call from elsewhere than a connection of this crate (the gateway for
     /// JSON, tests).
     pub fn new(headers: HeaderMap, peer: Rc<Peer>, deadline: Option<Instant>) -> CallInfo {
-        CallInfo { headers, authority: None, peer, deadline }
+        CallInfo { head: Rc::new(Head::local(headers)), peer, deadline }
     }
 
     /// The first value under a name (in lower case).
     pub fn metadata(&self, name: &str) -> Option<&[u8]> {
-        self.headers.get(name).map(http::HeaderValue::as_bytes)
+        self.head.headers.get(name).map(http::HeaderValue::as_bytes)
     }
 
     /// The first value under a name, where it is visible ASCII.
     pub fn metadata_str(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|v| v.to_str().ok())
+        self.head.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
     /// Every value under a name, in order.
     pub fn metadata_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
+        self.head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
     }
 
-    /// All request headers but the pseudo-headers.
+    /// All request headers but the pseudo-headers and the deadline.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.head.headers
     }
 
     /// The `:authority` of the request, or its `host`.
     pub fn authority(&self) -> Option<&str> {
-        match &self.authority {
+        match self.head.uri.authority() {
             Some(a) => Some(a.as_str()),
             None => self.metadata_str("host"),
         }

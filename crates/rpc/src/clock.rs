@@ -4,14 +4,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use h2::PingPong;
 use tokio::time::Sleep;
 
 use crate::connection::Closed;
-use crate::limits::Limits;
+use crate::shared::Shared;
 
 /// The time as tokio's timers see it, which tests may hold still.
 pub(crate) fn now() -> Instant {
@@ -31,7 +30,6 @@ pub(crate) struct Due {
 /// What happens by time alone: pings of ours, stalls, the end of a drain. The
 /// timer is moved when it fires, not at each turn.
 pub(crate) struct Clock {
-    pings: Option<PingPong>,
     heard: Instant,
     pinged: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -39,8 +37,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(pings: Option<PingPong>) -> Clock {
-        Clock { pings, heard: now(), pinged: None, timer: None, armed: None }
+    pub(crate) fn new() -> Clock {
+        Clock { heard: now(), pinged: None, timer: None, armed: None }
     }
 
     pub(crate) fn heard(&mut self, now: Instant) {
@@ -52,9 +50,10 @@ impl Clock {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        limits: &Limits,
+        shared: &Shared,
         due: &Due,
     ) -> Poll<Closed> {
+        let limits = &shared.limits;
         let Due { blocked, drain_ends, deadline } = *due;
         let stalls = blocked.zip(limits.write_stall_timeout).map(|(at, wait)| at + wait);
         let ping_ends = self.pinged.map(|at| at + limits.keepalive_timeout);
@@ -71,26 +70,14 @@ impl Clock {
         if let (None, Some(interval)) = (ping_ends, limits.keepalive_interval) {
             ping_due = Some(self.heard + interval);
             if self.heard + interval <= now {
-                self.ping(now, cx);
+                shared.mux(|mux| mux.ping());
+                self.pinged = Some(now);
                 ping_due = Some(now + limits.keepalive_timeout);
             }
         }
         let next = [stalls, ping_ends, drain_ends, ping_due, deadline].into_iter().flatten().min();
         self.arm(cx, now, next);
         Poll::Pending
-    }
-
-    fn ping(&mut self, now: Instant, cx: &Context<'_>) {
-        if let Some(pings) = &mut self.pings {
-            // The answer is seen as any byte read is; taking it makes room for
-            // the next ping.
-            let mut noop = Context::from_waker(Waker::noop());
-            let _ = pings.poll_pong(&mut noop);
-            let _ = pings.send_ping(h2::Ping::opaque());
-            self.pinged = Some(now);
-            // `h2` writes it in the next turn.
-            cx.waker().wake_by_ref();
-        }
     }
 
     fn arm(&mut self, cx: &mut Context<'_>, now: Instant, next: Option<Instant>) {

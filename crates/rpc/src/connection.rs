@@ -1,52 +1,46 @@
 //! One connection: its loop takes all calls that have come in, hands them to
 //! the handler, and writes all answers that have come up, in turns. Not here:
-//! what a call's headers mean (`http2`), bodies that come in parts (`body`),
-//! large answers (`pump`), what a flood is (`flood`).
+//! frames (`codec`), what a call's headers mean (`http2`), what a flood is
+//! (`flood`).
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::body::{Call, Partial, Read, TurnWaker};
-use crate::call::{CallInfo, Handler, Peer, Route};
+use crate::call::{Handler, Peer};
 use crate::clock::{Clock, Due, now};
+use crate::codec::Event;
+use crate::codec::frame::{FrameHead, HEAD, ProtocolError, Reason};
 use crate::deadline::Open as Overdue;
-use crate::deframe::Deframer;
 use crate::flood::{Judge, Verdict};
-use crate::http2::{ContentType, check_encoding, check_head, early_abort, unknown_path};
+use crate::intake::Intake;
 use crate::limits::Limits;
-use crate::payload::Chunk;
-use crate::plain;
-use crate::reply::{Inner, Reply};
-use crate::shared::{Held, Open, Shared};
-use crate::status::Status;
-use crate::stream::{MessageStream, StreamTask};
+use crate::shared::{Open, Shared};
+use crate::sniff::PREFACE;
 use crate::wire::Wire;
 
-/// How often a turn goes round again for answers given within it.
-const ROUNDS: usize = 3;
 /// How long a client that was cut off may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// So much is gathered before it is written without waiting for more.
+const GATHER: usize = 64 * 1024;
+/// So much is written in a turn before others are due.
+const TURN: usize = 1024 * 1024;
 
 /// Why a connection ended.
 #[derive(Debug)]
 pub enum Closed {
     /// The client closed it, or it was drained.
     Done,
-    /// No valid HTTP/2 preface and settings in time.
-    Handshake(Option<h2::Error>),
-    /// HTTP/2 or the socket failed.
-    Error(h2::Error),
-    /// The socket failed while we wrote.
+    /// No HTTP/2 preface and settings in time, or none at all.
+    Handshake(Option<ProtocolError>),
+    /// The client broke the rules of HTTP/2.
+    Error(ProtocolError),
+    /// The socket failed.
     Io(io::Error),
     /// Pings in haste.
     TooManyPings,
@@ -76,76 +70,88 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
 {
-    let wire = Wire::new(io, limits.read_per_turn);
-    let mut h2 = match handshake(&wire, &limits).await {
-        Ok(h2) => h2,
-        Err(closed) => return closed,
-    };
     let shared = Rc::new(Shared::new(limits.clone(), peer, handler.clone()));
+    let mut wire = Wire::new(io);
+    if let Err(closed) = handshake(&mut wire, &shared).await {
+        return closed;
+    }
     let _open = Open::new(shared.clone());
-    let turn = TurnWaker::new();
-    let pings = h2.ping_pong();
     let mut connection = Connection {
-        h2,
-        wire: wire.clone(),
-        partial: Partial::new(turn.clone()),
-        turn,
+        wire,
+        intake: Intake::new(handler.clone(), shared.clone()),
+        events: Vec::new(),
         handler,
         shared,
         judge: Judge::new(&limits, now()),
-        handed_over: false,
-        clock: Clock::new(pings),
+        paused: false,
+        turn_read: 0,
+        clock: Clock::new(),
         drain: Some(Box::pin(drain)),
         drain_ends: None,
     };
     let closed = poll_fn(|cx| connection.poll(cx)).await;
     connection.wire.count(connection.handler.stats());
-    if matches!(closed, Closed::TooManyPings | Closed::Flood) {
-        let _ = tokio::time::timeout(LINGER, wire.linger()).await;
+    if matches!(closed, Closed::TooManyPings | Closed::Flood | Closed::Error(_)) {
+        let _ = tokio::time::timeout(LINGER, connection.linger()).await;
     }
     closed
 }
 
-async fn handshake<IO>(
-    wire: &Wire<IO>,
-    limits: &Limits,
-) -> Result<h2::server::Connection<Wire<IO>, Chunk>, Closed>
+/// Our settings out, the client's preface and the whole of its settings in.
+async fn handshake<IO>(wire: &mut Wire<IO>, shared: &Shared) -> Result<(), Closed>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = h2::server::Builder::new()
-        .initial_window_size(limits.initial_stream_window)
-        .initial_connection_window_size(limits.initial_connection_window)
-        .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(limits.max_header_bytes)
-        .max_send_buffer_size(limits.stream_send_buffer)
-        .max_pending_accept_reset_streams(limits.max_pending_accept_reset)
-        .max_local_error_reset_streams(Some(limits.max_local_error_reset))
-        .max_concurrent_reset_streams(limits.max_ended_early)
-        .handshake::<_, Chunk>(wire.clone());
-    let done = poll_fn(|cx| {
-        let done = Pin::new(&mut handshake).poll(cx);
-        match wire.flush(cx) {
-            Poll::Ready(Err(e)) => Poll::Ready(Err(Closed::Io(e))),
-            _ => done.map_err(|e| Closed::Handshake(Some(e))),
+    let greeting = poll_fn(|cx| {
+        if let Poll::Ready(Err(e)) = shared.quietly(|mux| wire.poll_write(&mut mux.out, cx)) {
+            return Poll::Ready(Err(Closed::Io(e)));
+        }
+        loop {
+            match has_greeted(wire.input()) {
+                Some(true) => return Poll::Ready(Ok(())),
+                Some(false) => return Poll::Ready(Err(Closed::Handshake(Some(NO_PREFACE)))),
+                None => {}
+            }
+            match wire.poll_read(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Closed::Handshake(Some(NO_PREFACE)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(Closed::Io(e))),
+            }
         }
     });
-    match tokio::time::timeout(limits.handshake_timeout, done).await {
-        Ok(done) => done,
-        Err(_) => Err(Closed::Handshake(None)),
+    let greeted = tokio::time::timeout(shared.limits.handshake_timeout, greeting).await;
+    greeted.unwrap_or(Err(Closed::Handshake(None)))?;
+    let _ = wire.input().split_to(PREFACE.len());
+    Ok(())
+}
+
+const NO_PREFACE: ProtocolError =
+    ProtocolError { reason: Reason::PROTOCOL_ERROR, text: "no preface of HTTP/2" };
+
+/// Whether the preface and a frame behind it stand there; `None` while that is open.
+fn has_greeted(input: &[u8]) -> Option<bool> {
+    let n = input.len().min(PREFACE.len());
+    if input[..n] != PREFACE[..n] {
+        return Some(false);
     }
+    let frame = input.get(PREFACE.len()..)?;
+    let head = FrameHead::parse(frame)?;
+    // One that is too large is refused as any frame is.
+    (head.len > crate::codec::frame::MAX_FRAME || frame.len() >= HEAD + head.len).then_some(true)
 }
 
 struct Connection<IO, H> {
-    h2: h2::server::Connection<Wire<IO>, Chunk>,
     wire: Wire<IO>,
     handler: Rc<H>,
     shared: Rc<Shared>,
-    partial: Partial,
-    turn: Arc<TurnWaker>,
+    intake: Intake<H>,
+    events: Vec<Event>,
     judge: Judge,
-    /// Unary calls were given to the handler and `batch_end` not yet said.
-    handed_over: bool,
+    /// Nothing is read: the client does not take our answers.
+    paused: bool,
+    /// Bytes read in this turn.
+    turn_read: usize,
     clock: Clock,
     drain: Option<Pin<Box<dyn Future<Output = ()>>>>,
     drain_ends: Option<Instant>,
@@ -158,151 +164,98 @@ where
 {
     /// One turn: read and hand over, answer, write, judge.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.turn.enter(cx.waker());
-        let waker = Waker::from(self.turn.clone());
-        let polled = self.poll_turn(&mut Context::from_waker(&waker));
-        self.turn.leave();
-        polled
-    }
-
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        self.wire.begin_turn();
+        self.shared.run(cx.waker());
         self.poll_drain(cx);
-        let mut over = None;
-        for round in 1..=ROUNDS {
-            self.turn.take_again();
-            over = self.round(cx);
-            if over.is_some() || !self.turn.take_again() {
-                break;
-            }
-            if round == ROUNDS {
-                // There is more to do, in a turn of its own: others are due first.
-                cx.waker().wake_by_ref();
-            }
-        }
-        let written = match self.wire.flush(cx) {
-            Poll::Ready(Err(e)) => return Poll::Ready(Closed::Io(e)),
-            Poll::Ready(Ok(())) => true,
-            Poll::Pending => false,
+        let over = self.read(cx);
+        self.intake.end_turn();
+        self.shared.sleep();
+        let written = match self.write(cx) {
+            Ok(written) => written,
+            Err(e) => return Poll::Ready(Closed::Io(e)),
         };
         self.wire.count(self.handler.stats());
         if let Some(closed) = over {
             return Poll::Ready(closed);
+        }
+        if written && self.shared.quietly(|mux| mux.is_drained()) {
+            return Poll::Ready(Closed::Done);
         }
         self.balance(written, cx);
         self.judge(cx)
     }
 
     /// Takes what has come in; says when the connection is over.
-    fn round(&mut self, cx: &mut Context<'_>) -> Option<Closed> {
-        let over = loop {
-            match self.h2.poll_accept(cx) {
-                Poll::Pending => break None,
-                Poll::Ready(None) => break Some(Closed::Done),
-                Poll::Ready(Some(Err(e))) => break Some(Closed::Error(e)),
-                Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond, cx),
+    fn read(&mut self, cx: &mut Context<'_>) -> Option<Closed> {
+        self.turn_read = 0;
+        // The handshake may have read more than its part.
+        let mut over = self.take_in();
+        while over.is_none() && !self.paused {
+            if self.turn_read >= self.shared.limits.read_per_turn {
+                cx.waker().wake_by_ref();
+                break;
             }
-        };
-        while let Some((call, read)) = self.partial.next_through() {
-            self.settle(call, read);
-        }
-        if std::mem::take(&mut self.handed_over) {
-            self.handler.batch_end();
+            match self.wire.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => over = Some(Closed::Done),
+                Poll::Ready(Err(e)) => over = Some(Closed::Io(e)),
+                Poll::Ready(Ok(n)) => {
+                    self.turn_read += n;
+                    over = self.take_in();
+                }
+            }
         }
         over
     }
 
-    /// While the socket keeps up, senders may go on; while it does not and
-    /// there is much to write, nothing more is read.
-    fn balance(&mut self, written: bool, cx: &mut Context<'_>) {
-        if written {
-            self.shared.kept_up();
+    fn take_in(&mut self) -> Option<Closed> {
+        if self.wire.input().len() < HEAD {
+            return None;
         }
-        let resumed = self.wire.pause(!written && !self.shared.may_send());
-        if resumed {
-            // Nobody has asked the socket meanwhile, so that it would wake nobody.
-            cx.waker().wake_by_ref();
-        }
+        let received =
+            self.shared.mux(|mux| mux.receive(self.wire.input(), &mut self.events));
+        self.intake.take(&mut self.events);
+        let error = received.err()?;
+        self.shared.mux(|mux| {
+            let last = mux.last_stream();
+            mux.goaway(last, error.reason, error.text.as_bytes());
+        });
+        Some(Closed::Error(error))
     }
 
-    fn accept(
-        &mut self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Chunk>,
-        cx: &mut Context<'_>,
-    ) {
-        if self.shared.calls() >= self.shared.limits.max_concurrent_streams {
-            self.shared.reset();
-            return respond.send_reset(Reason::REFUSED_STREAM);
-        }
-        let Some(content) = ContentType::of(request.headers()) else {
-            let task = plain::run(self.handler.clone(), self.shared.clone(), request, respond);
-            tokio::task::spawn_local(task);
-            return;
-        };
-        self.shared.call_began();
-        let shared = self.shared.clone();
-        let inner = Inner { respond, shared, content, deadline: None };
-        self.begin(request, inner, cx);
-    }
-
-    fn begin(&mut self, request: Request<RecvStream>, mut inner: Inner, cx: &mut Context<'_>) {
-        let (head, body) = request.into_parts();
-        match check_head(&head.method, &head.headers) {
-            Ok(deadline) => inner.deadline = deadline,
-            Err((http, status)) => return abort(inner, http, &status),
-        }
-        let path = head.uri.path();
-        let route = match self.handler.route(path) {
-            Route::UnknownMethod => return inner.refuse(&unknown_path(path, true)),
-            Route::UnknownService => return inner.refuse(&unknown_path(path, false)),
-            route => route,
-        };
-        let gzip = match check_encoding(&head.headers) {
-            Ok(gzip) => gzip,
-            Err(status) => return inner.refuse(&status),
-        };
-        let deframer = Deframer::new(self.shared.limits.max_recv_message, gzip);
-        let info = CallInfo {
-            headers: head.headers,
-            authority: head.uri.into_parts().authority,
-            peer: self.shared.peer.clone(),
-            deadline: inner.deadline,
-        };
-        match route {
-            Route::Unary(method) => {
-                let reply = Reply::new(inner);
-                let held = Held::new(self.shared.clone());
-                let mut call = Call { method, info, reply, body, deframer, held };
-                match call.read(cx) {
-                    Read::Wait => self.partial.insert(call),
-                    read => self.settle(call, read),
+    /// Writes what there is; says whether the socket took it all.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let wire = &mut self.wire;
+        self.shared.quietly(|mux| {
+            let mut most = TURN;
+            loop {
+                mux.pump(GATHER);
+                most = most.saturating_sub(mux.out.pending());
+                match wire.poll_write(&mut mux.out, cx) {
+                    Poll::Ready(Err(e)) => return Err(e),
+                    Poll::Pending => {
+                        // What is made now leaves as soon as there is room.
+                        mux.pump(mux.send_buffer());
+                        return Ok(false);
+                    }
+                    Poll::Ready(Ok(())) if !mux.wants_to_send() => return Ok(true),
+                    Poll::Ready(Ok(())) if most == 0 => {
+                        cx.waker().wake_by_ref();
+                        return Ok(true);
+                    }
+                    Poll::Ready(Ok(())) => {}
                 }
             }
-            Route::Stream(method) => {
-                let messages = MessageStream::new(body, deframer, self.shared.clone());
-                let (task, sender) = StreamTask::new(inner, info.deadline);
-                let future = self.handler.clone().stream(method, info, messages, sender);
-                tokio::task::spawn_local(task.run(future));
-            }
-            Route::UnknownMethod | Route::UnknownService => {}
-        }
+        })
     }
 
-    /// A unary call whose body is through, one way or the other.
-    fn settle(&mut self, call: Call, read: Read) {
-        let Call { method, info, reply, .. } = call;
-        match read {
-            Read::Message(message) => {
-                let stats = self.shared.stats();
-                stats.messages_in.add(1);
-                stats.message_bytes_in.add(message.len() as u64);
-                self.handed_over = true;
-                reply.whole();
-                self.handler.unary(method, info, message, reply);
-            }
-            Read::Bad(status) => reply.err(status),
-            Read::Wait | Read::Gone => reply.abandon(),
+    /// While the socket does not keep up and there is much to write, nothing
+    /// more is read.
+    fn balance(&mut self, written: bool, cx: &mut Context<'_>) {
+        let full = self.shared.quietly(|mux| mux.out.pending() >= mux.send_buffer());
+        let was_paused = std::mem::replace(&mut self.paused, !written && full);
+        if was_paused && !self.paused {
+            // Nobody has asked the socket meanwhile, so that it would wake nobody.
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -312,38 +265,46 @@ where
         {
             self.drain = None;
             self.drain_ends = Some(now() + self.shared.limits.drain_grace);
-            self.h2.graceful_shutdown();
-            // The GOAWAY is written by the round that follows.
+            self.shared.mux(|mux| mux.drain());
         }
     }
 
     /// Holds the client to the limits, and looks at the clock.
     fn judge(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         let now = now();
-        if self.wire.has_read() {
+        if self.turn_read > 0 {
             self.clock.heard(now);
         }
-        let mut counts = self.wire.take_counts();
-        counts.resets += self.shared.resets.take();
-        let verdict = self.judge.judge(&counts, self.shared.calls(), &self.shared.sent, now);
+        let calls = self.shared.calls();
+        let judge = &mut self.judge;
+        let verdict = self.shared.quietly(|mux| {
+            let counts = std::mem::take(&mut mux.counts);
+            judge.judge(&counts, calls, &mut mux.sent, now)
+        });
         let (closed, why) = match verdict {
             Verdict::Fine => return self.look_at_clock(now, cx),
             Verdict::TooManyPings => (Closed::TooManyPings, &b"too_many_pings"[..]),
             Verdict::Flood => (Closed::Flood, &b"too_many_control_frames"[..]),
         };
-        self.cut(counts.last_stream, why, cx);
+        self.shared.stats().connections_cut.add(1);
+        self.shared.mux(|mux| {
+            let last = mux.last_stream();
+            mux.goaway(last, Reason::ENHANCE_YOUR_CALM, why);
+        });
         Poll::Ready(closed)
     }
 
     fn look_at_clock(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Closed> {
         let over = self.shared.deadlines.borrow_mut().over(now);
-        over.into_iter().for_each(Overdue::end);
+        for key in over.into_iter().filter_map(Overdue::end) {
+            self.intake.gone(key);
+        }
         let due = Due {
             blocked: self.wire.blocked_since(),
             drain_ends: self.drain_ends,
             deadline: self.shared.deadlines.borrow().next(),
         };
-        let closed = self.clock.poll(cx, now, &self.shared.limits, &due);
+        let closed = self.clock.poll(cx, now, &self.shared, &due);
         if let Poll::Ready(closed) = &closed
             && !matches!(closed, Closed::DrainTimeout)
         {
@@ -352,28 +313,25 @@ where
         closed
     }
 
-    /// Says why before the connection is closed. `h2` has no way to put a text
-    /// into its GOAWAY, and Go's client looks for it there.
-    fn cut(&mut self, last_stream: u32, why: &[u8], cx: &mut Context<'_>) {
-        self.shared.stats().connections_cut.add(1);
-        if self.wire.blocked_since().is_some() {
-            // Mid-frame, perhaps; and nobody reads.
-            return;
-        }
-        let mut frame = Vec::with_capacity(17 + why.len());
-        let len = (8 + why.len()) as u32;
-        frame.extend_from_slice(&len.to_be_bytes()[1..]);
-        frame.extend_from_slice(&[0x7, 0, 0, 0, 0, 0]);
-        frame.extend_from_slice(&last_stream.to_be_bytes());
-        frame.extend_from_slice(&u32::from(Reason::ENHANCE_YOUR_CALM).to_be_bytes());
-        frame.extend_from_slice(why);
-        self.wire.append(&frame);
-        let _ = self.wire.flush(cx);
+    /// Says goodbye so that the last bytes arrive. To be run under a timeout.
+    async fn linger(&mut self) -> io::Result<()> {
+        let (wire, shared) = (&mut self.wire, &self.shared);
+        poll_fn(|cx| shared.quietly(|mux| wire.poll_write(&mut mux.out, cx))).await?;
+        self.wire.linger().await
     }
 }
 
-fn abort(mut inner: Inner, http: StatusCode, status: &Status) {
-    let response = early_abort(http, status, &inner.content);
-    let _ = inner.respond.send_response(response, true);
-    inner.shared.sent(0);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_a_preface_and_a_frame() {
+        let whole = [&PREFACE[..], &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1]].concat();
+        for n in 0..whole.len() {
+            assert_eq!(has_greeted(&whole[..n]), None, "{n}");
+        }
+        assert_eq!(has_greeted(&whole), Some(true));
+        assert_eq!(has_greeted(b"PRI * HTTP/1"), Some(false));
+    }
 }

@@ -3,11 +3,13 @@
 //! the connection's clock asks for the next one, and a look at all of them
 //! comes at most every [`STEP`]. Not here: deadlines of streams (`stream`).
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use h2::Reason;
-
+use crate::codec::frame::Reason;
+use crate::codec::streams::Key;
 use crate::reply::Inner;
+use crate::shared::Shared;
 use crate::status::{Code, Status};
 
 /// No two looks follow each other closer than this.
@@ -25,12 +27,22 @@ pub(crate) struct Deadlines {
 
 enum Slot {
     Free,
-    Open(Open),
+    Open(Waits),
     /// Answered here; its reply does not know yet.
     Over,
+    /// Its answer is on its way, as its client takes it.
+    Sending(Instant, Rc<Shared>, Key),
 }
 
-pub(crate) struct Open {
+/// A call whose time is over.
+pub(crate) enum Open {
+    /// The request has come in whole, or not, and is not answered.
+    Waits(Waits),
+    /// Its answer is not out.
+    Sending(Rc<Shared>, Key),
+}
+
+pub(crate) struct Waits {
     at: Instant,
     /// The request has come in whole and is with the handler.
     whole: bool,
@@ -39,7 +51,21 @@ pub(crate) struct Open {
 
 impl Deadlines {
     pub(crate) fn insert(&mut self, at: Instant, inner: Inner) -> usize {
-        let open = Slot::Open(Open { at, whole: false, inner });
+        self.put(at, Slot::Open(Waits { at, whole: false, inner }))
+    }
+
+    /// The answer of a call is on its way.
+    pub(crate) fn sending(&mut self, at: Instant, shared: Rc<Shared>, key: Key) -> usize {
+        self.put(at, Slot::Sending(at, shared, key))
+    }
+
+    /// An answer is out, or never will be.
+    pub(crate) fn sent(&mut self, slot: usize) {
+        self.slots[slot] = Slot::Free;
+        self.free.push(slot);
+    }
+
+    fn put(&mut self, at: Instant, open: Slot) -> usize {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
         match self.free.pop() {
             Some(slot) => {
@@ -92,11 +118,19 @@ impl Deadlines {
         self.looked = Some(now);
         self.next = None;
         for slot in &mut self.slots {
-            let Slot::Open(open) = slot else { continue };
-            if open.at > now {
-                self.next = Some(self.next.map_or(open.at, |next| next.min(open.at)));
-            } else if let Slot::Open(open) = std::mem::replace(slot, Slot::Over) {
-                over.push(open);
+            let at = match slot {
+                Slot::Open(open) => open.at,
+                Slot::Sending(at, ..) => *at,
+                Slot::Free | Slot::Over => continue,
+            };
+            if at > now {
+                self.next = Some(self.next.map_or(at, |next| next.min(at)));
+                continue;
+            }
+            match std::mem::replace(slot, Slot::Over) {
+                Slot::Open(open) => over.push(Open::Waits(open)),
+                Slot::Sending(_, shared, key) => over.push(Open::Sending(shared, key)),
+                Slot::Free | Slot::Over => {}
             }
         }
         over
@@ -106,11 +140,22 @@ impl Deadlines {
 impl Open {
     /// Ends the call as Go's server does: a client that has not even sent all
     /// of its request gets no answer but a reset, so that nothing of it stays.
-    pub(crate) fn end(mut self) {
-        if self.whole {
-            self.inner.refuse(&Status::new(Code::DeadlineExceeded, "context deadline exceeded"));
-        } else {
-            self.inner.reset(Reason::CANCEL);
+    /// Gives the stream back that was not even read.
+    pub(crate) fn end(self) -> Option<Key> {
+        match self {
+            Open::Waits(Waits { whole: true, inner, .. }) => {
+                let status = Status::new(Code::DeadlineExceeded, "context deadline exceeded");
+                inner.refuse(&status);
+                None
+            }
+            Open::Waits(Waits { inner, .. }) => {
+                inner.reset(Reason::CANCEL);
+                Some(inner.key)
+            }
+            Open::Sending(shared, key) => {
+                shared.mux(|mux| mux.reset(key, Reason::CANCEL));
+                None
+            }
         }
     }
 }

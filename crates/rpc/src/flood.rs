@@ -1,17 +1,11 @@
-//! Sees the frame headers that flow in, counts those that cost us work and
-//! the client nothing, and judges the counts: pings by the policy of Go's
-//! server, resets and control frames by a rate, window updates by a rate
-//! beyond what was sent to the client. Not here: header and CONTINUATION
-//! floods, small DATA frames and frames that are errors, which `h2` bounds.
+//! Judges how many frames came in that cost us work and the client nothing:
+//! pings by the policy of Go's server, resets and control frames by a rate,
+//! window updates by a rate beyond what was sent to the client. Not here: the
+//! counting, header blocks without end, and frames that are errors (`codec`).
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
-use crate::sniff::PREFACE;
-
-const HEADER: usize = 9;
-const PADDED: u8 = 8;
 
 /// What has come in since it was last asked.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -29,76 +23,6 @@ pub(crate) struct Counts {
     pub(crate) windows: u32,
     /// HEADERS frames. A new stream may come with an update of its window.
     pub(crate) headers: u32,
-    /// The highest stream opened so far.
-    pub(crate) last_stream: u32,
-}
-
-/// Follows the frames through whatever pieces the bytes come in.
-pub(crate) struct FrameMeter {
-    /// Bytes to pass over: the preface, and then each frame's payload.
-    skip: usize,
-    header: [u8; HEADER],
-    have: usize,
-    counts: Counts,
-}
-
-impl FrameMeter {
-    pub(crate) fn new() -> FrameMeter {
-        FrameMeter { skip: PREFACE.len(), header: [0; HEADER], have: 0, counts: Counts::default() }
-    }
-
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
-        loop {
-            let step = self.skip.min(bytes.len());
-            self.skip -= step;
-            bytes = &bytes[step..];
-            if bytes.is_empty() {
-                return;
-            }
-            let step = (HEADER - self.have).min(bytes.len());
-            self.header[self.have..self.have + step].copy_from_slice(&bytes[..step]);
-            self.have += step;
-            bytes = &bytes[step..];
-            if self.have == HEADER {
-                self.have = 0;
-                self.count();
-            }
-        }
-    }
-
-    fn count(&mut self) {
-        let [a, b, c, kind, flags, s0, s1, s2, s3] = self.header;
-        let len = u32::from_be_bytes([0, a, b, c]) as usize;
-        self.skip = len;
-        let first_flag = flags & 1 != 0;
-        match kind {
-            0x0 if len == 0 && !first_flag => self.counts.control += 1,
-            0x0 if flags & PADDED != 0 => self.counts.control += 1,
-            0x0 | 0x9 => {}
-            0x8 => self.counts.windows += 1,
-            0x1 => {
-                self.counts.headers += 1;
-                let id = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-                self.counts.last_stream = self.counts.last_stream.max(id);
-            }
-            0x3 => self.counts.resets += 1,
-            0x6 if first_flag => {}
-            0x6 => {
-                self.counts.pings += 1;
-                self.counts.control += 1;
-            }
-            0x4 if first_flag => {}
-            0x4 => self.counts.settings += 1,
-            _ => self.counts.control += 1,
-        }
-    }
-
-    /// The counts since the last call; the highest stream stays.
-    pub(crate) fn take(&mut self) -> Counts {
-        let counts = self.counts;
-        self.counts = Counts { last_stream: counts.last_stream, ..Counts::default() };
-        counts
-    }
 }
 
 /// So many a second, twice as many at once.
@@ -125,11 +49,11 @@ impl Bucket {
 #[derive(Default)]
 pub(crate) struct Sent {
     /// Headers or data since the last ping, which forgives earlier strikes.
-    pub(crate) any: Cell<bool>,
+    pub(crate) any: bool,
     /// Bytes of data.
-    pub(crate) bytes: Cell<u64>,
+    pub(crate) bytes: u64,
     /// Messages.
-    pub(crate) messages: Cell<u64>,
+    pub(crate) messages: u64,
 }
 
 /// Which rule a client broke.
@@ -188,11 +112,11 @@ impl Judge {
         &mut self,
         counts: &Counts,
         calls: u32,
-        sent: &Sent,
+        sent: &mut Sent,
         now: Instant,
     ) -> Verdict {
         for _ in 0..counts.pings {
-            if self.ping_strikes_out(calls > 0, &sent.any, now) {
+            if self.ping_strikes_out(calls > 0, &mut sent.any, now) {
                 return Verdict::TooManyPings;
             }
         }
@@ -208,10 +132,10 @@ impl Judge {
     /// small its steps, two for each of our messages and for each KiB are
     /// its due, and two for each stream. One that opens its window byte by
     /// byte, or without end, has to live on the rate.
-    fn windows_are_fine(&mut self, counts: &Counts, sent: &Sent, now: Instant) -> bool {
-        let bytes = sent.bytes.take() + self.odd_bytes;
+    fn windows_are_fine(&mut self, counts: &Counts, sent: &mut Sent, now: Instant) -> bool {
+        let bytes = std::mem::take(&mut sent.bytes) + self.odd_bytes;
         self.odd_bytes = bytes % 1024;
-        let due = 2 * (bytes / 1024 + sent.messages.take() + u64::from(counts.headers));
+        let due = 2 * (bytes / 1024 + std::mem::take(&mut sent.messages) + u64::from(counts.headers));
         self.earned = (self.earned + due).min(MAX_EARNED);
         let paid = u64::from(counts.windows).min(self.earned);
         self.earned -= paid;
@@ -219,9 +143,9 @@ impl Judge {
         left == 0 || self.windows.take(left, now)
     }
 
-    fn ping_strikes_out(&mut self, has_calls: bool, has_sent: &Cell<bool>, now: Instant) -> bool {
+    fn ping_strikes_out(&mut self, has_calls: bool, has_sent: &mut bool, now: Instant) -> bool {
         let last = self.last_ping.replace(now);
-        if has_sent.take() {
+        if std::mem::take(has_sent) {
             self.ping_strikes = 0;
             return false;
         }
@@ -237,50 +161,6 @@ impl Judge {
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, stream: u32, len: usize) -> Vec<u8> {
-        let mut out = (len as u32).to_be_bytes()[1..].to_vec();
-        out.extend_from_slice(&[kind, flags]);
-        out.extend_from_slice(&stream.to_be_bytes());
-        out.extend(std::iter::repeat_n(0xff, len));
-        out
-    }
-
-    #[test]
-    fn counts_whatever_the_pieces() {
-        let mut wire = PREFACE.to_vec();
-        for f in [
-            frame(4, 0, 0, 6),
-            frame(4, 1, 0, 0),
-            frame(1, 4, 5, 30),
-            frame(0, 0, 5, 0),
-            frame(0, 1, 5, 0),
-            frame(6, 0, 0, 8),
-            frame(6, 1, 0, 8),
-            frame(3, 0, 5, 4),
-            frame(8, 0, 0, 4),
-            frame(2, 0, 5, 5),
-            frame(0x77, 0, 0, 3),
-            frame(0, 0x8, 5, 3),
-        ] {
-            wire.extend(f);
-        }
-        let want = Counts {
-            pings: 1,
-            resets: 1,
-            control: 5,
-            settings: 1,
-            windows: 1,
-            headers: 1,
-            last_stream: 5,
-        };
-        for step in [1, 2, 5, 9, 13, wire.len()] {
-            let mut meter = FrameMeter::new();
-            wire.chunks(step).for_each(|piece| meter.feed(piece));
-            assert_eq!(meter.take(), want);
-            assert_eq!(meter.take(), Counts { last_stream: 5, ..Counts::default() });
-        }
-    }
-
     fn pings(n: u32) -> Counts {
         Counts { pings: n, ..Counts::default() }
     }
@@ -290,28 +170,28 @@ mod tests {
         let start = Instant::now();
         let limits = Limits::default();
         let at = |s| start + Duration::from_secs(s);
-        let sent = Sent::default();
+        let mut sent = Sent::default();
         let mut judge = Judge::new(&limits, start);
         // The first ping is free, and those in time are.
         for s in [1, 6, 11, 16] {
-            assert_eq!(judge.judge(&pings(1), 1, &sent, at(s)), Verdict::Fine);
+            assert_eq!(judge.judge(&pings(1), 1, &mut sent, at(s)), Verdict::Fine);
         }
-        assert_eq!(judge.judge(&pings(2), 1, &sent, at(17)), Verdict::Fine);
-        sent.any.set(true);
-        assert_eq!(judge.judge(&pings(3), 1, &sent, at(18)), Verdict::Fine);
-        assert_eq!(judge.judge(&pings(1), 1, &sent, at(19)), Verdict::TooManyPings);
+        assert_eq!(judge.judge(&pings(2), 1, &mut sent, at(17)), Verdict::Fine);
+        sent.any = true;
+        assert_eq!(judge.judge(&pings(3), 1, &mut sent, at(18)), Verdict::Fine);
+        assert_eq!(judge.judge(&pings(1), 1, &mut sent, at(19)), Verdict::TooManyPings);
     }
 
     #[test]
     fn without_calls_two_hours_hold() {
         let start = Instant::now();
-        let sent = Sent::default();
-        let every_minute = |limits: &Limits| {
+        let mut sent = Sent::default();
+        let mut every_minute = |limits: &Limits| {
             let mut judge = Judge::new(limits, start);
             let at = |m: u64| start + Duration::from_secs(60 * m);
             let mut verdict = Verdict::Fine;
             for m in 1..=4 {
-                verdict = judge.judge(&pings(1), 0, &sent, at(m));
+                verdict = judge.judge(&pings(1), 0, &mut sent, at(m));
             }
             verdict
         };
@@ -326,21 +206,21 @@ mod tests {
         let start = Instant::now();
         let limits = Limits { max_control_per_second: 10, ..Limits::default() };
         let mut judge = Judge::new(&limits, start);
-        let sent = Sent::default();
+        let mut sent = Sent::default();
         let burst = |n| Counts { control: n, ..Counts::default() };
-        assert_eq!(judge.judge(&burst(20), 1, &sent, start), Verdict::Fine);
+        assert_eq!(judge.judge(&burst(20), 1, &mut sent, start), Verdict::Fine);
         let later = start + Duration::from_secs(1);
-        assert_eq!(judge.judge(&burst(10), 1, &sent, later), Verdict::Fine);
-        assert_eq!(judge.judge(&burst(1), 1, &sent, later), Verdict::Flood);
+        assert_eq!(judge.judge(&burst(10), 1, &mut sent, later), Verdict::Fine);
+        assert_eq!(judge.judge(&burst(1), 1, &mut sent, later), Verdict::Flood);
     }
 
     #[test]
     fn a_setting_weighs_as_much_as_it_moves() {
         let start = Instant::now();
         let limits = Limits { max_control_per_second: 10, ..Limits::default() };
-        let sent = Sent::default();
+        let mut sent = Sent::default();
         let one = Counts { settings: 1, ..Counts::default() };
-        let verdict = |calls| Judge::new(&limits, start).judge(&one, calls, &sent, start);
+        let mut verdict = |calls| Judge::new(&limits, start).judge(&one, calls, &mut sent, start);
         assert_eq!(verdict(0), Verdict::Fine);
         assert_eq!(verdict(1_000), Verdict::Fine);
         assert_eq!(verdict(10_000), Verdict::Flood);
@@ -352,10 +232,10 @@ mod tests {
         let limits = Limits { max_window_updates_per_second: 10, ..Limits::default() };
         let windows = |n| Counts { windows: n, ..Counts::default() };
         let judged = |n, bytes, messages| {
-            let sent = Sent::default();
-            sent.bytes.set(bytes);
-            sent.messages.set(messages);
-            Judge::new(&limits, start).judge(&windows(n), 1, &sent, start)
+            let mut sent = Sent::default();
+            sent.bytes = bytes;
+            sent.messages = messages;
+            Judge::new(&limits, start).judge(&windows(n), 1, &mut sent, start)
         };
         assert_eq!(judged(20, 0, 0), Verdict::Fine);
         assert_eq!(judged(21, 0, 0), Verdict::Flood);
@@ -364,8 +244,8 @@ mod tests {
         assert_eq!(judged(2_021, 1024 * 1000, 0), Verdict::Flood);
         assert_eq!(judged(2_020, 0, 1000), Verdict::Fine);
         let opened = Counts { headers: 100, ..windows(220) };
-        let sent = Sent::default();
-        assert_eq!(Judge::new(&limits, start).judge(&opened, 1, &sent, start), Verdict::Fine);
+        let mut sent = Sent::default();
+        assert_eq!(Judge::new(&limits, start).judge(&opened, 1, &mut sent, start), Verdict::Fine);
     }
 
     #[test]
@@ -373,11 +253,11 @@ mod tests {
         let start = Instant::now();
         let limits = Limits { max_window_updates_per_second: 10, ..Limits::default() };
         let mut judge = Judge::new(&limits, start);
-        let sent = Sent::default();
+        let mut sent = Sent::default();
         for _ in 0..100_000 {
-            sent.bytes.set(512);
+            sent.bytes = 512;
             let one = Counts { windows: 1, ..Counts::default() };
-            assert_eq!(judge.judge(&one, 1, &sent, start), Verdict::Fine);
+            assert_eq!(judge.judge(&one, 1, &mut sent, start), Verdict::Fine);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! From an HTTP/2 request to a call: what is gRPC and what is not, the checks
-//! of its headers in the order and with the texts of Go's server, and the head
-//! of the response. Not here: bodies and answers.
+//! From an HTTP/2 request to a call: what is gRPC and what is not, and the checks
+//! of its headers in the order and with the texts of Go's server. Not here:
+//! bodies and answers.
 
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::clock::now;
 use crate::status::{Code, Status};
@@ -38,46 +38,14 @@ impl ContentType {
         }
         Some(ContentType::Grpc)
     }
-
-    fn value(&self) -> HeaderValue {
-        match self {
-            ContentType::Grpc => HeaderValue::from_static("application/grpc"),
-            ContentType::With(value) => value.clone(),
-        }
-    }
 }
 
-/// The head of a response that messages follow.
-pub(crate) fn response_head(content: &ContentType) -> Response<()> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, content.value());
-    response
-}
-
-/// Head and status in one, for a call that ends before any message.
-pub(crate) fn error_response(status: &Status, content: &ContentType) -> Response<()> {
-    let mut response = response_head(content);
-    status.write_to(response.headers_mut());
-    response
-}
-
-/// A refusal before the call began, with its HTTP status.
-pub(crate) fn early_abort(
-    http: StatusCode,
-    status: &Status,
-    content: &ContentType,
-) -> Response<()> {
-    let mut response = error_response(status, content);
-    *response.status_mut() = http;
-    response
-}
-
-/// Judges a gRPC request's method and headers; gives its deadline.
+/// Judges a gRPC request's method and `grpc-timeout`; gives its deadline.
 pub(crate) fn check_head(
     method: &Method,
-    headers: &HeaderMap,
+    timeout: Option<&HeaderValue>,
 ) -> Result<Option<Instant>, (StatusCode, Status)> {
-    let timeout = match headers.get("grpc-timeout") {
+    let timeout = match timeout {
         None => None,
         Some(value) => Some(parse_timeout(value.as_bytes()).map_err(|why| {
             let text = format!("malformed grpc-timeout: {why}");

@@ -14,19 +14,19 @@
 //! its answer is there, and all that were completed before the connection
 //! runs again leave in one write.
 
-mod body;
 mod call;
 mod clock;
+mod codec;
 mod connection;
 mod deadline;
 mod deframe;
 mod flood;
 mod http2;
+mod intake;
 mod limits;
 mod local;
 mod payload;
 mod plain;
-mod pump;
 mod reply;
 mod shared;
 mod sniff;
@@ -36,6 +36,7 @@ mod stream;
 mod wire;
 
 pub use call::{CallInfo, Handler, LocalFuture, Peer, Route};
+pub use codec::frame::{ProtocolError, Reason};
 pub use connection::{Closed, serve_connection};
 pub use limits::Limits;
 pub use local::LocalStream;

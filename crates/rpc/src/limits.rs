@@ -55,8 +55,6 @@ pub struct Limits {
     pub write_stall_timeout: Option<Duration>,
     /// How long calls may go on after the drain signal.
     pub drain_grace: Duration,
-    /// Streams reset by the client before they were accepted.
-    pub max_pending_accept_reset: usize,
     /// Streams reset by us for the client's errors, in a connection's life.
     pub max_local_error_reset: usize,
     /// RST_STREAM frames a second (twice as many at once), those that the
@@ -95,7 +93,6 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             write_stall_timeout: None,
             drain_grace: Duration::from_secs(10),
-            max_pending_accept_reset: 1000,
             max_local_error_reset: 1000,
             max_resets_per_second: 10_000,
             max_control_per_second: 1_000,

@@ -7,16 +7,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use h2::RecvStream;
-use h2::server::SendResponse;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use crate::call::Handler;
-use crate::http2::{ContentType, early_abort};
+use crate::codec::frame::Reason;
+use crate::codec::head::Head;
+use crate::codec::item::Item;
+use crate::codec::send::Read;
+use crate::codec::streams::{End, Key};
 use crate::payload::Chunk;
-use crate::pump::{Item, Pump};
 use crate::shared::Shared;
 use crate::status::{Code, Status};
 
@@ -30,9 +31,12 @@ pub type PlainBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 pub(crate) fn not_grpc(headers: &HeaderMap) -> Response<PlainBody> {
     let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
     let text = format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(value));
-    let status = Status::new(Code::InvalidArgument, text);
-    early_abort(StatusCode::UNSUPPORTED_MEDIA_TYPE, &status, &ContentType::Grpc)
-        .map(|()| Box::pin(Empty) as PlainBody)
+    let mut response = Response::new(Box::pin(Empty) as PlainBody);
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+    Status::new(Code::InvalidArgument, text).write_to(headers);
+    response
 }
 
 struct Empty;
@@ -53,74 +57,101 @@ impl Body for Empty {
     }
 }
 
-/// The whole of one such request. What fails ends the stream.
-pub(crate) async fn run<H: Handler>(
-    handler: Rc<H>,
-    shared: Rc<Shared>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Chunk>,
-) {
-    let (head, body) = request.into_parts();
-    let body = match read_whole(body, shared.limits.max_recv_message).await {
-        Ok(Some(body)) => body,
-        Ok(None) => {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            let _ = respond.send_response(response, true);
-            return shared.sent(0);
-        }
-        Err(_) => return,
-    };
-    let request = Request::from_parts(head, body);
-    let mut answer = handler.plain(request, shared.peer.clone());
-    let response = tokio::select! {
-        response = &mut answer => response,
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-    };
-    let (head, body) = response.into_parts();
-    let ended = body.is_end_stream();
-    let Ok(send) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
-    shared.sent(0);
-    if !ended {
-        send_body(Pump::new(shared, send), body).await;
+/// One such request on its stream.
+pub(crate) struct Plain {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) key: Key,
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // Nobody is left who would end it.
+        self.shared.mux(|mux| mux.reset(self.key, Reason::CANCEL));
     }
 }
 
-async fn read_whole(mut body: RecvStream, max: usize) -> Result<Option<Bytes>, h2::Error> {
-    let mut whole = BytesMut::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        body.flow_control().release_capacity(data.len())?;
-        if whole.len() + data.len() > max {
-            return Ok(None);
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(Some(whole.freeze()))
-}
-
-async fn send_body(mut pump: Pump, mut body: PlainBody) {
-    loop {
-        let frame = tokio::select! {
-            biased;
-            frame = poll_fn(|cx| body.as_mut().poll_frame(cx)) => frame,
-            () = poll_fn(|cx| pump.poll_reset(cx)) => return,
+impl Plain {
+    /// The whole of one such request. What fails ends the stream.
+    pub(crate) async fn run<H: Handler>(self, handler: Rc<H>, head: Rc<Head>) {
+        let body = match self.read_whole(self.shared.limits.max_recv_message).await {
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+                let (head, ()) = response.into_parts();
+                return self.shared.mux(|mux| mux.put_plain(self.key, &head, true));
+            }
+            Err(Gone) => return,
         };
-        match frame {
-            None => break,
-            Some(Err(_)) => return pump.reset(h2::Reason::INTERNAL_ERROR),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => pump.push(Item::Chunk(Chunk::new(data, VecDeque::new()))),
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        pump.finish(trailers);
-                    }
-                    break;
-                }
-            },
+        let mut answer = handler.plain(request(&head, body), self.shared.peer.clone());
+        let response = tokio::select! {
+            response = &mut answer => response,
+            () = self.gone() => return,
+        };
+        let (head, body) = response.into_parts();
+        let ended = body.is_end_stream();
+        self.shared.mux(|mux| mux.put_plain(self.key, &head, ended));
+        if !ended {
+            self.send_body(body).await;
         }
-        poll_fn(|cx| pump.poll_drained(cx)).await;
     }
-    pump.finish_bare();
-    poll_fn(|cx| pump.poll_sent(cx)).await;
+
+    async fn gone(&self) {
+        poll_fn(|cx| self.shared.mux(|mux| mux.poll_gone(self.key, cx))).await;
+    }
+
+    async fn read_whole(&self, max: usize) -> Result<Option<Bytes>, Gone> {
+        let mut whole = BytesMut::new();
+        loop {
+            match poll_fn(|cx| self.shared.mux(|mux| mux.poll_read(self.key, cx))).await {
+                Read::Data(data) if whole.len() + data.len() > max => return Ok(None),
+                Read::Data(data) => whole.extend_from_slice(&data),
+                Read::End => return Ok(Some(whole.freeze())),
+                Read::Gone => return Err(Gone),
+            }
+        }
+    }
+
+    async fn send_body(&self, mut body: PlainBody) {
+        let end = loop {
+            let frame = tokio::select! {
+                biased;
+                frame = poll_fn(|cx| body.as_mut().poll_frame(cx)) => frame,
+                () = self.gone() => return,
+            };
+            match frame {
+                None => break End::Bare,
+                Some(Err(_)) => {
+                    return self.shared.mux(|mux| mux.reset(self.key, Reason::INTERNAL_ERROR));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.send(data).await,
+                    Err(frame) => {
+                        break frame.into_trailers().map_or(End::Bare, End::Trailers);
+                    }
+                },
+            }
+        };
+        self.shared.mux(|mux| mux.finish(self.key, end));
+        self.gone().await;
+    }
+
+    /// Queues data, and waits until all that is queued is out.
+    async fn send(&self, data: Bytes) {
+        let item = Item::Chunk(Chunk::new(data, VecDeque::new()));
+        self.shared.mux(|mux| mux.push(self.key, item));
+        poll_fn(|cx| self.shared.mux(|mux| mux.poll_drained(self.key, cx))).await;
+    }
+}
+
+/// The client has let go of the request.
+struct Gone;
+
+fn request(head: &Head, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers.clone();
+    request
 }

@@ -1,8 +1,8 @@
 //! The answer to a unary call: completed once, from wherever on the thread the
-//! answer comes up. A small one goes into HTTP/2 at once, which wakes the
-//! connection (once for a batch); a large one, or one that the client's window
-//! has no room for, is sent by a small task of its own. Calls from within the
-//! process are answered through the same type.
+//! answer comes up. A small one is put behind what is to be written at once,
+//! which wakes the connection (once for a batch); a large one, or one that the
+//! client's window has no room for, leaves as there is room. Calls from within
+//! the process are answered through the same type.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -11,18 +11,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::Reason;
-use h2::server::SendResponse;
+use http::StatusCode;
 use tokio::sync::oneshot;
 
-use crate::http2::{ContentType, error_response, response_head};
-use crate::payload::{Chunk, Kind, PREFIX, Payload};
-use crate::pump::{Item, Pump};
+use crate::codec::frame::Reason;
+use crate::codec::head::Head;
+use crate::codec::item::Item;
+use crate::codec::streams::Key;
+use crate::http2::ContentType;
+use crate::payload::{Chunk, Kind, Payload};
 use crate::shared::Shared;
 use crate::status::Status;
-
-/// Up to here a reply is given to HTTP/2 without asking for the window first.
-const SMALL: usize = 1024;
 
 /// Where the answer of one unary call goes.
 pub struct Reply {
@@ -39,16 +38,22 @@ enum Place {
     Done,
 }
 
+/// A call of a connection. It counts until this is dropped.
 pub(crate) struct Inner {
-    pub(crate) respond: SendResponse<Chunk>,
     pub(crate) shared: Rc<Shared>,
-    pub(crate) content: ContentType,
+    pub(crate) key: Key,
+    pub(crate) head: Rc<Head>,
     pub(crate) deadline: Option<Instant>,
+    /// Where its answer stands among the deadlines while it is on its way.
+    pub(crate) sending: Option<usize>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.call_ended();
+        if let Some(slot) = self.sending {
+            self.shared.deadlines.borrow_mut().sent(slot);
+        }
     }
 }
 
@@ -132,7 +137,7 @@ impl Reply {
 
     fn refuse(&mut self, status: Status) {
         match self.take() {
-            Some(Answerable::Remote(mut inner)) => inner.refuse(&status),
+            Some(Answerable::Remote(inner)) => inner.refuse(&status),
             Some(Answerable::Local(sender)) => drop(sender.send(Err(status))),
             None => {}
         }
@@ -166,77 +171,61 @@ impl LocalReply {
 }
 
 impl Inner {
+    /// The response's content type.
+    pub(crate) fn content(&self) -> &ContentType {
+        self.head.content.as_ref().unwrap_or(&ContentType::Grpc)
+    }
+
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.is_closed() {
-            return Poll::Ready(());
-        }
-        self.respond.poll_reset(cx).map(|_| ())
+        // A stream is gone at the latest with its connection.
+        self.shared.mux(|mux| mux.poll_gone(self.key, cx))
     }
 
     /// Ends the stream in both directions.
-    pub(crate) fn reset(&mut self, reason: Reason) {
-        self.shared.reset();
-        self.respond.send_reset(reason);
+    pub(crate) fn reset(&self, reason: Reason) {
+        self.shared.mux(|mux| mux.reset(self.key, reason));
     }
 
     /// Headers and status in one frame, as gRPC has it for an error without
     /// any message before it. A client that has gone needs no answer.
-    pub(crate) fn refuse(&mut self, status: &Status) {
-        let response = error_response(status, &self.content);
-        let _ = self.respond.send_response(response, true);
-        self.shared.sent(0);
+    pub(crate) fn refuse(&self, status: &Status) {
+        self.refuse_with(StatusCode::OK, status);
     }
 
-    fn send(mut self, payload: Payload) {
+    /// The same for a call that was not even looked at, with its HTTP status.
+    pub(crate) fn refuse_with(&self, http: StatusCode, status: &Status) {
+        self.shared.mux(|mux| mux.refuse(self.key, http.as_u16(), status, self.content()));
+    }
+
+    fn send(self, payload: Payload) {
         let len = match payload.check(self.shared.limits.max_send_message) {
             Ok(len) => len,
             Err(status) => return self.refuse(&status),
         };
         self.shared.message_out(len);
-        let head = response_head(&self.content);
-        let Ok(mut send) = self.respond.send_response(head, false) else { return };
-        let size = len + PREFIX;
-        if size > SMALL {
-            send.reserve_capacity(size);
-        }
-        let fits = size <= SMALL || (self.shared.may_send() && send.capacity() >= size);
-        match into_chunk(payload, len) {
-            Ok(chunk) if fits => {
-                self.shared.sent(size);
-                if send.send_data(chunk, false).is_ok() {
-                    let _ = send.send_trailers(Status::OK.trailers());
-                }
-            }
-            Ok(chunk) => self.send_in_task(send, Item::Chunk(chunk)),
-            Err(lazy) => self.send_in_task(send, lazy),
+        let answered = self.shared.mux(|mux| mux.answer(self.key, self.content(), payload, len));
+        if let Err(payload) = answered {
+            self.send_later(into_item(payload, len));
         }
     }
 
-    fn send_in_task(self, send: h2::SendStream<Chunk>, item: Item) {
-        let mut pump = Pump::new(self.shared.clone(), send);
-        pump.push(item);
-        pump.finish(Status::OK.trailers());
-        tokio::task::spawn_local(async move {
-            let call = self;
-            let sent = poll_fn(|cx| pump.poll_sent(cx));
-            match call.deadline {
-                None => sent.await,
-                Some(at) => {
-                    if tokio::time::timeout_at(at.into(), sent).await.is_err() {
-                        pump.reset(Reason::CANCEL);
-                    }
-                }
-            }
-        });
+    fn send_later(mut self, item: Item) {
+        let (shared, key, head) = (self.shared.clone(), self.key, self.head.clone());
+        if let Some(at) = self.deadline {
+            let slot = shared.deadlines.borrow_mut().sending(at, shared.clone(), key);
+            self.sending = Some(slot);
+        }
+        let content = head.content.as_ref().unwrap_or(&ContentType::Grpc);
+        shared.mux(|mux| mux.answer_later(key, content, item, self));
     }
 }
 
 /// One chunk with its prefix, or the source that makes it bit by bit.
-pub(crate) fn into_chunk(payload: Payload, len: usize) -> Result<Chunk, Item> {
+pub(crate) fn into_item(payload: Payload, len: usize) -> Item {
     match payload.0 {
-        Kind::One(message) => Ok(Chunk::message(len, message, VecDeque::new())),
-        Kind::Framed(framed) => Ok(Chunk::new(framed, VecDeque::new())),
-        Kind::Pieces(pieces) => Ok(Chunk::message(len, Bytes::new(), pieces.into())),
-        Kind::Lazy(source) => Err(Item::lazy(source, len)),
+        Kind::One(message) => Item::Chunk(Chunk::message(len, message, VecDeque::new())),
+        Kind::Framed(framed) => Item::Chunk(Chunk::new(framed, VecDeque::new())),
+        Kind::Pieces(pieces) => Item::Chunk(Chunk::message(len, Bytes::new(), pieces.into())),
+        Kind::Lazy(source) => Item::lazy(source, len),
     }
 }

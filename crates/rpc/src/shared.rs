@@ -1,13 +1,14 @@
-//! What a connection, its replies and its streams know together: how many
-//! calls there are, how much is waiting for the socket, the counters.
+//! What a connection, its replies and its streams know together: the streams
+//! themselves, how many calls there are, the counters.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
 use crate::call::{Handler, Peer};
+use crate::codec::Mux;
+use crate::codec::streams::remember;
 use crate::deadline::Deadlines;
-use crate::flood::Sent;
 use crate::limits::Limits;
 use crate::stats::Stats;
 use crate::status::{Code, Status};
@@ -27,35 +28,63 @@ pub(crate) struct Shared {
     pub(crate) limits: Rc<Limits>,
     pub(crate) peer: Rc<Peer>,
     handler: Rc<dyn HasStats>,
-    /// Bytes handed to HTTP/2 since the socket last kept up.
-    handed: Cell<usize>,
-    waiting: RefCell<Vec<Waker>>,
-    /// What went out, for the judge.
-    pub(crate) sent: Sent,
-    /// Streams that we have reset, for the judge.
-    pub(crate) resets: Cell<u32>,
+    mux: RefCell<Mux>,
     /// Unary calls that have one.
     pub(crate) deadlines: RefCell<Deadlines>,
     calls: Cell<u32>,
     partial: Cell<usize>,
-    closed: Cell<bool>,
+    /// The connection's task.
+    task: RefCell<Option<Waker>>,
+    /// It runs, or will, and sees what is done meanwhile.
+    awake: Cell<bool>,
 }
 
 impl Shared {
     pub(crate) fn new<H: Handler>(limits: Rc<Limits>, peer: Peer, handler: Rc<H>) -> Shared {
         Shared {
+            mux: RefCell::new(Mux::new(limits.clone())),
             limits,
             peer: Rc::new(peer),
             handler,
-            handed: Cell::new(0),
-            waiting: RefCell::new(Vec::new()),
-            sent: Sent::default(),
-            resets: Cell::new(0),
             deadlines: RefCell::default(),
             calls: Cell::new(0),
             partial: Cell::new(0),
-            closed: Cell::new(false),
+            task: RefCell::default(),
+            awake: Cell::new(true),
         }
+    }
+
+    /// Does something with the streams, and sees to it that what comes of it
+    /// is written. Nothing of the handler's may run within.
+    pub(crate) fn mux<T>(&self, ask: impl FnOnce(&mut Mux) -> T) -> T {
+        let mut mux = self.mux.borrow_mut();
+        let before = mux.work();
+        let answer = ask(&mut mux);
+        let (pending, ring) = mux.work();
+        if (pending > before.0 || ring > before.1) && !self.awake.replace(true) {
+            drop(mux);
+            if let Some(task) = &*self.task.borrow() {
+                task.wake_by_ref();
+            }
+        }
+        answer
+    }
+
+    /// The same for the connection itself, which writes by itself.
+    pub(crate) fn quietly<T>(&self, ask: impl FnOnce(&mut Mux) -> T) -> T {
+        ask(&mut self.mux.borrow_mut())
+    }
+
+    /// The connection runs: all that is done until [`Shared::sleep`] it sees.
+    pub(crate) fn run(&self, task: &Waker) {
+        remember(&mut self.task.borrow_mut(), task);
+        self.awake.set(true);
+    }
+
+    /// The connection is about to write: what is done from now on has to
+    /// wake it.
+    pub(crate) fn sleep(&self) {
+        self.awake.set(false);
     }
 
     /// Calls whose answer has not ended.
@@ -67,48 +96,12 @@ impl Shared {
         self.handler.stats()
     }
 
-    /// Headers, or this many bytes of data, were given to HTTP/2.
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.handed.set(self.handed.get() + bytes);
-        self.sent.bytes.set(self.sent.bytes.get() + bytes as u64);
-        self.sent.any.set(true);
-    }
-
     /// A message of this length was taken to be sent.
     pub(crate) fn message_out(&self, len: usize) {
         let stats = self.stats();
         stats.messages_out.add(1);
         stats.message_bytes_out.add(len as u64);
-        self.sent.messages.set(self.sent.messages.get() + 1);
-    }
-
-    /// A stream was reset by us.
-    pub(crate) fn reset(&self) {
-        self.resets.set(self.resets.get() + 1);
-    }
-
-    /// Whether the connection's buffer has room for large things.
-    pub(crate) fn may_send(&self) -> bool {
-        self.handed.get() < self.limits.send_buffer
-    }
-
-    /// Wakes this once the buffer has room again.
-    pub(crate) fn wait_to_send(&self, waker: &Waker) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|w| w.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
-    }
-
-    /// The socket has taken everything.
-    pub(crate) fn kept_up(&self) {
-        self.handed.set(0);
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.get()
+        self.mux.borrow_mut().sent.messages += 1;
     }
 
     pub(crate) fn call_began(&self) {
@@ -183,8 +176,8 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.closed.set(true);
-        self.0.kept_up();
+        // Replies and streams may live on, but nobody hears of them.
+        self.0.mux.borrow_mut().close();
         self.0.stats().connections.sub(1);
     }
 }

@@ -83,12 +83,13 @@ impl Code {
         }
     }
 
-    fn value(self) -> HeaderValue {
+    /// The number, as it is written.
+    pub(crate) fn text(self) -> &'static str {
         const TEXT: [&str; 17] = [
             "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
             "16",
         ];
-        HeaderValue::from_static(TEXT[self as usize])
+        TEXT[self as usize]
     }
 }
 
@@ -119,19 +120,19 @@ impl Status {
         self.code == Code::Ok
     }
 
-    /// The trailers that say this. Go's server sends an empty `grpc-message`
+    /// The headers that say this. Go's server sends an empty `grpc-message`
     /// with a good end; clients do not need it, and it is left out here.
-    pub(crate) fn trailers(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(2);
-        self.write_to(&mut map);
-        map
+    pub(crate) fn write_to(&self, map: &mut HeaderMap) {
+        map.insert(GRPC_STATUS, HeaderValue::from_static(self.code.text()));
+        if !self.message.is_empty() {
+            let message = HeaderValue::from_str(&self.encoded_message());
+            map.insert(GRPC_MESSAGE, message.unwrap_or(HeaderValue::from_static("")));
+        }
     }
 
-    pub(crate) fn write_to(&self, map: &mut HeaderMap) {
-        map.insert(GRPC_STATUS, self.code.value());
-        if !self.message.is_empty() {
-            map.insert(GRPC_MESSAGE, percent_encode(&self.message));
-        }
+    /// The text as `grpc-message` carries it.
+    pub(crate) fn encoded_message(&self) -> Cow<'_, str> {
+        percent_encode(&self.message)
     }
 }
 
@@ -145,23 +146,21 @@ impl std::error::Error for Status {}
 
 /// `grpc-message` carries printable ASCII as it is, and every other byte of
 /// the UTF-8 text, and `%` itself, as `%XX`.
-fn percent_encode(text: &str) -> HeaderValue {
+fn percent_encode(text: &str) -> Cow<'_, str> {
     let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'%';
-    if text.bytes().all(plain)
-        && let Ok(value) = HeaderValue::from_str(text)
-    {
-        return value;
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
     }
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = Vec::with_capacity(text.len() + 16);
+    let mut out = String::with_capacity(text.len() + 16);
     for b in text.bytes() {
         if plain(b) {
-            out.push(b);
+            out.push(char::from(b));
         } else {
-            out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+            out.extend(['%', HEX[usize::from(b >> 4)].into(), HEX[usize::from(b & 15)].into()]);
         }
     }
-    HeaderValue::from_bytes(&out).unwrap_or(HeaderValue::from_static(""))
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -179,15 +178,20 @@ mod tests {
     fn codes_round_trip() {
         for n in 0..17 {
             assert_eq!(Code::from_u32(n) as u32, n);
-            assert_eq!(Code::from_u32(n).value(), n.to_string().as_str());
+            assert_eq!(Code::from_u32(n).text(), n.to_string());
         }
         assert_eq!(Code::from_u32(99), Code::Unknown);
     }
 
     #[test]
-    fn trailers_of_a_good_end_are_one_field() {
-        assert_eq!(Status::OK.trailers().len(), 1);
-        let bad = Status::new(Code::NotFound, "no").trailers();
+    fn headers_of_a_good_end_are_one_field() {
+        let written = |status: Status| {
+            let mut map = HeaderMap::new();
+            status.write_to(&mut map);
+            map
+        };
+        assert_eq!(written(Status::OK).len(), 1);
+        let bad = written(Status::new(Code::NotFound, "no"));
         assert_eq!(bad["grpc-status"], "5");
         assert_eq!(bad["grpc-message"], "no");
     }

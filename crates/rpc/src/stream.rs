@@ -1,27 +1,27 @@
 //! A streaming call: the messages that come in, the sender of those that go
 //! out, and the local task that joins them to the handler's future. Not here:
-//! how messages get into HTTP/2 (`pump`), and the reading end of a call from
+//! how messages get into frames (`codec`), and the reading end of a call from
 //! within the process (`local`).
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::call::LocalFuture;
+use crate::codec::frame::Reason;
+use crate::codec::send::Read;
+use crate::codec::streams::Key;
 use crate::deframe::Deframer;
-use crate::http2::{error_response, response_head};
 use crate::local::{LocalStream, Outlet};
 use crate::payload::Payload;
-use crate::pump::{Item, Pump};
-use crate::reply::{Inner, into_chunk};
+use crate::reply::{Inner, into_item};
 use crate::shared::{Held, Shared};
 use crate::status::{Code, Status};
 
@@ -36,7 +36,7 @@ enum Source {
 
 /// The request's body, as it comes in.
 struct Received {
-    recv: RecvStream,
+    key: Key,
     deframer: Deframer,
     shared: Rc<Shared>,
     held: Held,
@@ -44,9 +44,9 @@ struct Received {
 }
 
 impl MessageStream {
-    pub(crate) fn new(recv: RecvStream, deframer: Deframer, shared: Rc<Shared>) -> MessageStream {
+    pub(crate) fn new(key: Key, deframer: Deframer, shared: Rc<Shared>) -> MessageStream {
         let held = Held::new(shared.clone());
-        MessageStream(Source::Connection(Received { recv, deframer, shared, held, ended: false }))
+        MessageStream(Source::Connection(Received { key, deframer, shared, held, ended: false }))
     }
 
     /// The next message; `None` when the client has ended its side.
@@ -88,13 +88,10 @@ impl Received {
             if self.ended {
                 return Poll::Ready(self.end());
             }
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    let _ = self.recv.flow_control().release_capacity(data.len());
-                    self.deframer.push(data);
-                }
-                Some(Err(_)) => return Poll::Ready(Err(cancelled())),
-                None => self.ended = true,
+            match ready!(self.shared.mux(|mux| mux.poll_read(self.key, cx))) {
+                Read::Data(data) => self.deframer.push(data),
+                Read::Gone => return Poll::Ready(Err(cancelled())),
+                Read::End => self.ended = true,
             }
         }
     }
@@ -119,19 +116,15 @@ pub struct StreamSender {
 
 #[derive(Clone)]
 enum To {
-    Connection(Rc<RefCell<Core>>),
+    Connection(Rc<Link>),
     Local(Rc<Outlet>),
 }
 
-struct Core {
-    shared: Rc<Shared>,
+/// A streaming call of a connection.
+struct Link {
     call: Inner,
-    /// Once response headers are out.
-    pump: Option<Pump>,
-    /// The stream's own task, which alone is woken by HTTP/2.
-    task: Option<Waker>,
-    waiting: Vec<Waker>,
-    closed: bool,
+    /// The handler is through with it.
+    closed: Cell<bool>,
 }
 
 impl StreamSender {
@@ -194,7 +187,7 @@ impl StreamSender {
     /// Sends the response headers now, before any message.
     pub fn send_headers(&self) -> Result<(), Status> {
         match &self.to {
-            To::Connection(core) => core.borrow_mut().open().map(|_| ()),
+            To::Connection(link) => link.open(),
             To::Local(_) => Ok(()),
         }
     }
@@ -202,7 +195,7 @@ impl StreamSender {
     /// Bytes queued here for want of room in the client's window.
     pub fn queued(&self) -> usize {
         match &self.to {
-            To::Connection(core) => core.borrow().queued(),
+            To::Connection(link) => link.queued(),
             To::Local(outlet) => outlet.queued(),
         }
     }
@@ -210,10 +203,7 @@ impl StreamSender {
     /// Whether nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
         match &self.to {
-            To::Connection(core) => {
-                let core = core.borrow();
-                core.closed || core.shared.is_closed()
-            }
+            To::Connection(link) => link.is_closed(),
             To::Local(outlet) => outlet.is_closed(),
         }
     }
@@ -224,139 +214,85 @@ impl StreamSender {
             if self.is_closed() {
                 return Poll::Ready(());
             }
-            self.wait(cx);
-            Poll::Pending
+            match &self.to {
+                To::Connection(link) => link.poll_gone(cx),
+                To::Local(outlet) => {
+                    outlet.wait(cx.waker());
+                    Poll::Pending
+                }
+            }
         })
         .await;
     }
 
     fn room(&self) -> usize {
         match &self.to {
-            To::Connection(core) => {
-                let core = core.borrow();
-                core.shared.limits.stream_send_buffer.saturating_sub(core.queued())
+            To::Connection(link) => {
+                let most = link.call.shared.limits.stream_send_buffer;
+                most.saturating_sub(link.queued())
             }
             To::Local(outlet) => outlet.room(),
         }
     }
 
     fn wait(&self, cx: &Context<'_>) {
-        let core = match &self.to {
-            To::Connection(core) => core,
-            To::Local(outlet) => return outlet.wait(cx.waker()),
-        };
-        let mut core = core.borrow_mut();
-        if !core.waiting.iter().any(|w| w.will_wake(cx.waker())) {
-            core.waiting.push(cx.waker().clone());
+        match &self.to {
+            To::Connection(link) => {
+                let call = &link.call;
+                call.shared.mux(|mux| mux.wait_for_room(call.key, cx.waker()));
+            }
+            To::Local(outlet) => outlet.wait(cx.waker()),
         }
     }
 
     fn queue(&self, payloads: impl IntoIterator<Item = Payload>) -> Result<(), Status> {
-        let core = match &self.to {
-            To::Connection(core) => core,
-            To::Local(outlet) if outlet.is_closed() => return Err(cancelled()),
+        match &self.to {
+            To::Connection(link) => link.queue(payloads),
+            To::Local(outlet) if outlet.is_closed() => Err(cancelled()),
             To::Local(outlet) => {
                 payloads.into_iter().for_each(|payload| outlet.push(payload));
-                return Ok(());
-            }
-        };
-        let mut core = core.borrow_mut();
-        let core = &mut *core;
-        core.open()?;
-        let Some(pump) = &mut core.pump else { return Err(cancelled()) };
-        let mut failed = Ok(());
-        for payload in payloads {
-            match payload.check(core.shared.limits.max_send_message) {
-                Ok(len) => {
-                    core.shared.message_out(len);
-                    pump.push(into_chunk(payload, len).map_or_else(|lazy| lazy, Item::Chunk));
-                }
-                Err(status) => {
-                    failed = Err(status);
-                    break;
-                }
+                Ok(())
             }
         }
-        if pump.push_out()
-            && let Some(task) = &core.task
-        {
-            core.shared.wait_to_send(task);
-        }
-        failed
     }
 }
 
-impl Core {
-    fn queued(&self) -> usize {
-        self.pump.as_ref().map_or(0, Pump::queued)
+impl Link {
+    fn is_closed(&self) -> bool {
+        self.closed.get() || !self.call.shared.mux(|mux| mux.is_open(self.call.key))
     }
 
-    fn open(&mut self) -> Result<(), Status> {
-        if self.closed {
+    fn queued(&self) -> usize {
+        self.call.shared.mux(|mux| mux.queued(self.call.key))
+    }
+
+    fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        self.call.shared.mux(|mux| mux.poll_gone(self.call.key, cx))
+    }
+
+    fn open(&self) -> Result<(), Status> {
+        if self.is_closed() {
             return Err(cancelled());
         }
-        if self.pump.is_none() {
-            let head = response_head(&self.call.content);
-            let send = self.call.respond.send_response(head, false).map_err(|_| cancelled())?;
-            self.pump = Some(Pump::new(self.shared.clone(), send));
-            self.shared.sent(0);
-        }
+        self.call.shared.mux(|mux| mux.put_response(self.call.key, self.call.content()));
         Ok(())
     }
 
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.pump {
-            Some(pump) => pump.poll_reset(cx),
-            None => self.call.respond.poll_reset(cx).map(|_| ()),
+    fn queue(&self, payloads: impl IntoIterator<Item = Payload>) -> Result<(), Status> {
+        self.open()?;
+        let shared = &self.call.shared;
+        for payload in payloads {
+            let len = payload.check(shared.limits.max_send_message)?;
+            shared.message_out(len);
+            shared.mux(|mux| mux.push(self.call.key, into_item(payload, len)));
         }
-    }
-
-    fn reset(&mut self, reason: Reason) {
-        match &mut self.pump {
-            Some(pump) => pump.reset(reason),
-            None => {
-                self.shared.reset();
-                self.call.respond.send_reset(reason);
-            }
-        }
-    }
-
-    /// Says how the call ended, after all that is queued.
-    fn finish(&mut self, status: &Status) {
-        match &mut self.pump {
-            Some(pump) => pump.finish(status.trailers()),
-            None => {
-                let _ = self
-                    .call
-                    .respond
-                    .send_response(error_response(status, &self.call.content), true);
-            }
-        }
-        self.shared.sent(0);
-    }
-
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.pump {
-            Some(pump) => pump.poll_sent(cx),
-            None => Poll::Ready(()),
-        }
-    }
-
-    fn wake_waiting(&mut self) {
-        if self.closed || self.queued() < self.shared.limits.stream_send_buffer {
-            self.waiting.drain(..).for_each(Waker::wake);
-        }
-    }
-
-    fn close(&mut self) {
-        self.closed = true;
-        self.wake_waiting();
+        Ok(())
     }
 }
 
 /// The task of one streaming call.
 pub(crate) struct StreamTask {
-    core: Rc<RefCell<Core>>,
+    link: Rc<Link>,
     handler: Option<LocalFuture<Status>>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -365,17 +301,10 @@ impl StreamTask {
     /// The sender to hand out, and the task to spawn once the handler's future
     /// is put in.
     pub(crate) fn new(call: Inner, deadline: Option<Instant>) -> (StreamTask, StreamSender) {
-        let core = Rc::new(RefCell::new(Core {
-            shared: call.shared.clone(),
-            call,
-            pump: None,
-            task: None,
-            waiting: Vec::new(),
-            closed: false,
-        }));
+        let link = Rc::new(Link { call, closed: Cell::new(false) });
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
-        let sender = StreamSender { to: To::Connection(core.clone()) };
-        (StreamTask { core, handler: None, deadline }, sender)
+        let sender = StreamSender { to: To::Connection(link.clone()) };
+        (StreamTask { link, handler: None, deadline }, sender)
     }
 
     pub(crate) async fn run(mut self, handler: LocalFuture<Status>) {
@@ -383,44 +312,32 @@ impl StreamTask {
         poll_fn(|cx| self.poll(cx)).await;
     }
 
+    /// Until the stream is gone: reset, or its end is out.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.remember(cx.waker());
-        if self.core.borrow_mut().poll_reset(cx).is_ready() {
+        let call = &self.link.call;
+        if self.link.poll_gone(cx).is_ready() {
             return Poll::Ready(());
         }
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            self.core.borrow_mut().reset(Reason::CANCEL);
+            call.reset(Reason::CANCEL);
             return Poll::Ready(());
         }
-        let _ = self.pump(cx);
         if let Some(handler) = &mut self.handler {
             let status = ready!(handler.as_mut().poll(cx));
             self.handler = None;
-            self.core.borrow_mut().finish(&status);
+            call.shared.mux(|mux| mux.finish_call(call.key, status, call.content()));
         }
-        self.pump(cx)
-    }
-
-    fn remember(&self, waker: &Waker) {
-        let mut core = self.core.borrow_mut();
-        if !core.task.as_ref().is_some_and(|w| w.will_wake(waker)) {
-            core.task = Some(waker.clone());
-        }
-    }
-
-    fn pump(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut core = self.core.borrow_mut();
-        let sent = core.poll_sent(cx);
-        core.wake_waiting();
-        sent
+        self.link.poll_gone(cx)
     }
 }
 
 impl Drop for StreamTask {
     fn drop(&mut self) {
         self.handler = None;
-        self.core.borrow_mut().close();
+        self.link.closed.set(true);
+        // Who waits for room waits for nothing.
+        self.link.call.reset(Reason::CANCEL);
     }
 }

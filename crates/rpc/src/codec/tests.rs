@@ -1,0 +1,1 @@
+//! The machine by itself: bytes in, events and bytes out.
