@@ -211,8 +211,7 @@ where
         if self.wire.input().len() < HEAD {
             return None;
         }
-        let received =
-            self.shared.mux(|mux| mux.receive(self.wire.input(), &mut self.events));
+        let received = self.shared.mux(|mux| mux.receive(self.wire.input(), &mut self.events));
         self.intake.take(&mut self.events);
         let error = received.err()?;
         self.shared.mux(|mux| {

@@ -135,7 +135,8 @@ impl Judge {
     fn windows_are_fine(&mut self, counts: &Counts, sent: &mut Sent, now: Instant) -> bool {
         let bytes = std::mem::take(&mut sent.bytes) + self.odd_bytes;
         self.odd_bytes = bytes % 1024;
-        let due = 2 * (bytes / 1024 + std::mem::take(&mut sent.messages) + u64::from(counts.headers));
+        let due =
+            2 * (bytes / 1024 + std::mem::take(&mut sent.messages) + u64::from(counts.headers));
         self.earned = (self.earned + due).min(MAX_EARNED);
         let paid = u64::from(counts.windows).min(self.earned);
         self.earned -= paid;

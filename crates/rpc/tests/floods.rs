@@ -279,7 +279,7 @@ fn reading_goes_on_once_the_client_has_caught_up() {
         let limits = Limits { send_buffer: 100_000, ..Limits::default() };
         let (served, mut io) = serve(limits);
         greet_with_huge_windows(&mut io).await;
-        let large = vec![7; 150_000];
+        let large = vec![7; 200_000];
         let first = call_frames(1, "Echo", &large, true);
         // The server's window is there once its settings are acknowledged.
         while next_frame(&mut io).await.expect("settings").kind != 4 {}

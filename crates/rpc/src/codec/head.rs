@@ -75,9 +75,7 @@ impl Head {
                     if is_of_the_connection(name, &field.value) {
                         return Err(Malformed);
                     }
-                    headers
-                        .try_append(name, field.value.clone())
-                        .map_err(|_| Malformed)?;
+                    headers.try_append(name, field.value.clone()).map_err(|_| Malformed)?;
                     continue;
                 }
             };

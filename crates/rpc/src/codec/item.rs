@@ -9,8 +9,8 @@ use super::output::{LARGE, Output};
 use crate::payload::{Chunk, PREFIX, PayloadSource, prefix};
 use crate::status::Status;
 
-/// At most this much is asked of a source at once.
-const STEP: usize = 64 * 1024;
+/// At most this much leaves of a stream before it is another's turn, and is asked of a source at once.
+pub(crate) const STEP: usize = 64 * 1024;
 
 /// One message, or what is left of it.
 pub(crate) enum Item {
@@ -52,17 +52,17 @@ impl Lazy {
         self.remaining() == 0
     }
 
-    /// Writes a frame of at most `room` bytes, `window` being what could be sent in several; says how many.
+    /// Writes one frame, of a window so wide; says how many bytes.
     pub(crate) fn write(
         &mut self,
         stream: u32,
-        room: usize,
         window: usize,
         out: &mut Output,
     ) -> Result<usize, Status> {
         if self.carry.is_empty() && self.left > 0 {
-            self.carry = self.next(window.min(STEP))?;
+            self.carry = self.next(window)?;
         }
+        let room = window.min(frame::MAX_FRAME);
         let head = self.head.map_or(0, |head| head.len());
         if room < head {
             // A window of a few bytes: the prefix goes out by itself.
@@ -104,12 +104,7 @@ impl Lazy {
 }
 
 /// Writes one frame of the first `n` bytes of these chunks, which have as many.
-pub(crate) fn write_chunks(
-    items: &mut VecDeque<Item>,
-    stream: u32,
-    n: usize,
-    out: &mut Output,
-) {
+pub(crate) fn write_chunks(items: &mut VecDeque<Item>, stream: u32, n: usize, out: &mut Output) {
     out.put(&frame::head(n, frame::kind::DATA, 0, stream));
     let mut left = n;
     while left > 0

@@ -6,10 +6,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 
+use super::Mux;
 use super::frame::{MAX_FRAME, Reason, flag, head, kind};
-use super::item::{Item, write_chunks};
+use super::hpack::encode::Encoder;
+use super::item::{Item, STEP, write_chunks};
+use super::output::Output;
 use super::streams::{End, Key, More, Stream, remember};
-use super::{Mux, frame};
 use crate::http2::ContentType;
 use crate::payload::{Kind, PREFIX, Payload, prefix};
 use crate::reply::Inner;
@@ -224,8 +226,7 @@ impl Mux {
         Poll::Ready(Read::Data(data))
     }
 
-    /// Writes frames of the streams that have something, one of each in turn, until so much waits for
-    /// the socket.
+    /// Writes what the streams have, a step of each in turn, until so much waits for the socket.
     pub(crate) fn pump(&mut self, most: usize) {
         while self.out.pending() < most {
             let Some(key) = self.ring.pop_front() else { return };
@@ -250,20 +251,17 @@ impl Mux {
         if stream.send_window <= 0 {
             return Visit::Over;
         }
-        let window = stream.send_window.min(self.send_window) as usize;
-        match more.write(key.id, window, &mut self.out) {
-            Ok(n) => {
-                stream.send_window -= n as i64;
-                self.send_window -= n as i64;
-                self.sent.bytes += n as u64;
-                self.sent.any = true;
-            }
-            Err(status) => {
-                // A source failed in the middle of its message: the status says so.
-                more.outbox.clear();
-                more.queued = 0;
-                more.end = End::Status(status);
-            }
+        let window = stream.send_window.min(self.send_window).min(STEP as i64) as usize;
+        let (n, written) = more.write(key.id, window, &mut self.out);
+        stream.send_window -= n as i64;
+        self.send_window -= n as i64;
+        self.sent.bytes += n as u64;
+        self.sent.any = true;
+        if let Err(status) = written {
+            // A source failed in the middle of its message: the status says so.
+            more.outbox.clear();
+            more.queued = 0;
+            more.end = End::Status(status);
         }
         if more.queued < self.limits.stream_send_buffer {
             more.room.drain(..).for_each(Waker::wake);
@@ -355,14 +353,23 @@ impl Mux {
 }
 
 impl More {
-    /// Writes one frame of what is queued, as long as a frame and the window let it be.
-    fn write(
-        &mut self,
-        id: u32,
-        window: usize,
-        out: &mut super::Output,
-    ) -> Result<usize, Status> {
-        let room = window.min(frame::MAX_FRAME);
+    /// Writes of what is queued as much as the window lets through; says how many bytes.
+    fn write(&mut self, id: u32, window: usize, out: &mut Output) -> (usize, Result<(), Status>) {
+        let mut written = 0;
+        while self.queued > 0 && written < window {
+            match self.write_frame(id, window - written, out) {
+                Ok(n) => {
+                    self.queued -= n;
+                    written += n;
+                }
+                Err(status) => return (written, Err(status)),
+            }
+        }
+        (written, Ok(()))
+    }
+
+    fn write_frame(&mut self, id: u32, window: usize, out: &mut Output) -> Result<usize, Status> {
+        let room = window.min(MAX_FRAME);
         let mut n = 0;
         for item in &self.outbox {
             let Item::Chunk(chunk) = item else { break };
@@ -375,12 +382,11 @@ impl More {
             n = n.min(room);
             write_chunks(&mut self.outbox, id, n, out);
         } else if let Some(Item::Lazy(lazy)) = self.outbox.front_mut() {
-            n = lazy.write(id, room, window, out)?;
+            n = lazy.write(id, window, out)?;
             if lazy.is_done() {
                 self.outbox.pop_front();
             }
         }
-        self.queued -= n;
         Ok(n)
     }
 }
@@ -391,18 +397,14 @@ fn add(wakers: &mut Vec<Waker>, waker: &Waker) {
     }
 }
 
-fn put_content_type(
-    encoder: &mut super::Encoder,
-    content: &ContentType,
-    block: &mut Vec<u8>,
-) {
+fn put_content_type(encoder: &mut Encoder, content: &ContentType, block: &mut Vec<u8>) {
     match content {
         ContentType::Grpc => encoder.content_type(block),
         ContentType::With(value) => encoder.field(b"content-type", value.as_bytes(), block),
     }
 }
 
-fn put_status(encoder: &mut super::Encoder, status: &Status, block: &mut Vec<u8>) {
+fn put_status(encoder: &mut Encoder, status: &Status, block: &mut Vec<u8>) {
     if status.code == Code::Ok {
         encoder.good(block);
     } else {
@@ -413,7 +415,7 @@ fn put_status(encoder: &mut super::Encoder, status: &Status, block: &mut Vec<u8>
     }
 }
 
-fn put_fields(encoder: &mut super::Encoder, fields: &HeaderMap, block: &mut Vec<u8>) {
+fn put_fields(encoder: &mut Encoder, fields: &HeaderMap, block: &mut Vec<u8>) {
     for (name, value) in fields {
         encoder.field(name.as_str().as_bytes(), value.as_bytes(), block);
     }

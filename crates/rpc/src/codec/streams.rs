@@ -147,11 +147,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn new() -> Streams {
-        Streams {
-            slots: Vec::new(),
-            free: Vec::new(),
-            ids: HashMap::with_hasher(ByNumber::new()),
-        }
+        Streams { slots: Vec::new(), free: Vec::new(), ids: HashMap::with_hasher(ByNumber::new()) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -257,7 +253,10 @@ mod tests {
         let mut streams = Streams::new();
         let first = streams.insert(stream(1));
         let second = streams.insert(stream(3));
-        assert_eq!((streams.find(1), streams.find(3), streams.len()), (Some(first), Some(second), 2));
+        assert_eq!(
+            (streams.find(1), streams.find(3), streams.len()),
+            (Some(first), Some(second), 2)
+        );
         assert!(streams.remove(first).is_some());
         assert!(streams.get(first).is_none() && streams.remove(first).is_none());
         let third = streams.insert(stream(5));
