@@ -3,6 +3,7 @@
 //! frames (`codec`), what a call's headers mean (`http2`), what a flood is
 //! (`flood`).
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -30,6 +31,11 @@ const LINGER: Duration = Duration::from_secs(1);
 const GATHER: usize = 64 * 1024;
 /// So much is written in a turn before others are due.
 const TURN: usize = 1024 * 1024;
+
+thread_local! {
+    /// Room for what came in, one for all connections of a thread.
+    static EVENTS: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -79,7 +85,6 @@ where
     let mut connection = Connection {
         wire,
         intake: Intake::new(handler.clone(), shared.clone()),
-        events: Vec::new(),
         handler,
         shared,
         judge: Judge::new(&limits, now()),
@@ -146,7 +151,6 @@ struct Connection<IO, H> {
     handler: Rc<H>,
     shared: Rc<Shared>,
     intake: Intake<H>,
-    events: Vec<Event>,
     judge: Judge,
     /// Nothing is read: the client does not take our answers.
     paused: bool,
@@ -211,8 +215,10 @@ where
         if self.wire.input().len() < HEAD {
             return None;
         }
-        let received = self.shared.mux(|mux| mux.receive(self.wire.input(), &mut self.events));
-        self.intake.take(&mut self.events);
+        let mut events = EVENTS.take();
+        let received = self.shared.mux(|mux| mux.receive(self.wire.input(), &mut events));
+        self.intake.take(&mut events);
+        EVENTS.set(events);
         let error = received.err()?;
         self.shared.mux(|mux| {
             let last = mux.last_stream();

@@ -96,7 +96,7 @@ impl<H: Handler> Intake<H> {
         if head.content.is_none() {
             self.attach(key, ended);
             let plain = Plain { shared, key };
-            tokio::task::spawn_local(plain.run(self.handler.clone(), head));
+            tokio::task::spawn_local(plain.run(self.handler.clone(), head, timeout));
             return;
         }
         shared.call_began();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use crate::call::Handler;
@@ -34,7 +34,7 @@ pub(crate) fn not_grpc(headers: &HeaderMap) -> Response<PlainBody> {
     let mut response = Response::new(Box::pin(Empty) as PlainBody);
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Status::new(Code::InvalidArgument, text).write_to(headers);
     response
 }
@@ -72,7 +72,12 @@ impl Drop for Plain {
 
 impl Plain {
     /// The whole of one such request. What fails ends the stream.
-    pub(crate) async fn run<H: Handler>(self, handler: Rc<H>, head: Rc<Head>) {
+    pub(crate) async fn run<H: Handler>(
+        self,
+        handler: Rc<H>,
+        head: Rc<Head>,
+        timeout: Option<HeaderValue>,
+    ) {
         let body = match self.read_whole(self.shared.limits.max_recv_message).await {
             Ok(Some(body)) => body,
             Ok(None) => {
@@ -83,7 +88,12 @@ impl Plain {
             }
             Err(Gone) => return,
         };
-        let mut answer = handler.plain(request(&head, body), self.shared.peer.clone());
+        let mut request = request(&head, body);
+        if let Some(timeout) = timeout {
+            // For us it is a header like any other.
+            request.headers_mut().insert("grpc-timeout", timeout);
+        }
+        let mut answer = handler.plain(request, self.shared.peer.clone());
         let response = tokio::select! {
             response = &mut answer => response,
             () = self.gone() => return,

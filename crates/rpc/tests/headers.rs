@@ -121,3 +121,64 @@ fn what_is_sent_arrives() {
         }
     });
 }
+
+/// A page gets all that was said, the deadline too.
+#[test]
+fn pages_see_all_headers() {
+    struct Page(Stats);
+
+    impl Handler for Page {
+        fn route(&self, _path: &str) -> Route {
+            Route::UnknownService
+        }
+
+        fn unary(&self, _method: u16, _call: CallInfo, _message: Bytes, _reply: Reply) {}
+
+        fn stream(
+            self: Rc<Self>,
+            _method: u16,
+            _call: CallInfo,
+            _messages: MessageStream,
+            _sender: StreamSender,
+        ) -> LocalFuture<Status> {
+            Box::pin(async { Status::OK })
+        }
+
+        fn plain(
+            self: Rc<Self>,
+            request: Request<Bytes>,
+            _peer: Rc<Peer>,
+        ) -> LocalFuture<http::Response<PlainBody>> {
+            let mut said = format!("{} {}", request.method(), request.uri());
+            for (name, value) in request.headers() {
+                said += &format!("\n{name}: {}", value.to_str().expect("text"));
+            }
+            let whole = [said.as_bytes(), b"\n", request.body()].concat();
+            let body = http_body_util::Full::new(Bytes::from(whole));
+            let body = http_body_util::BodyExt::map_err(body, |never| match never {});
+            let answer = http::Response::new(Box::pin(body) as PlainBody);
+            Box::pin(async move { answer })
+        }
+
+        fn stats(&self) -> &Stats {
+            &self.0
+        }
+    }
+
+    run(async {
+        let (client, io) = tokio::io::duplex(64 * 1024);
+        let page = Rc::new(Page(Stats::default()));
+        let never = std::future::pending();
+        spawn_local(serve_connection(io, page, Peer::default(), Rc::default(), never));
+        let (client, connection) = h2::client::handshake(client).await.expect("handshake");
+        spawn_local(async move { drop(connection.await) });
+        let request = Request::post("http://host:1/page?x=y").header("grpc-timeout", "1S");
+        let request = request.header("a", "b").body(()).expect("request");
+        let answer = common::send(&client, request, Bytes::from_static(b"the body")).await;
+        let mut body = answer.await.expect("response").into_body();
+        let said = body.data().await.expect("some").expect("data");
+        let want = "POST http://host:1/page?x=y\na: b\ngrpc-timeout: 1S\nthe body";
+        assert_eq!(String::from_utf8_lossy(&said), want);
+        assert!(body.data().await.is_none());
+    });
+}

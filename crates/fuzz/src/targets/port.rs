@@ -190,8 +190,21 @@ fn some_frames() -> Vec<Vec<u8>> {
         [frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]), frame(3, 0, 1, &[0, 0, 0, 8])].concat(),
         [frame(1, 0, 3, &head("Stream", "gzip")), frame(9, 4, 3, &[])].concat(),
         frame(7, 0, 0, &[0; 8]),
+        [frame(1, 4, 1, KEPT), frame(0, 1, 1, &message), frame(1, 5, 3, &[0x83, 0x86, 0xc0, 0xbf])]
+            .concat(),
+        [
+            frame(4, 0, 0, &[0, 4, 0, 0, 0, 2, 0, 1, 0, 0, 0, 99]),
+            frame(1, 0x2c, 1, &[&[2, 0, 0, 0, 0, 9], KEPT, &[0, 0]].concat()),
+            frame(0, 9, 1, &[&[1], &message[..], &[0]].concat()),
+            frame(8, 0, 1, &[0, 0, 0, 9]),
+        ]
+        .concat(),
     ]
 }
+
+/// A head whose path (packed) and content type are put into the table, behind a change of its size.
+const KEPT: &[u8] =
+    b"\x3f\xe1\x1f\x83\x86\x44\x88\x61\x2b\xee\x63\x85\x43\xb3\xd7\x5f\x10application/grpc";
 
 fn some_bodies() -> Vec<Vec<u8>> {
     let message = [0, 0, 0, 0, 3, b'a', b'b', b'c'];

@@ -2,7 +2,6 @@
 //! be trusted, the connection, by the codes of RFC 9113. Not here: header blocks (`hpack`, `head`).
 
 use std::rc::Rc;
-use std::task::Waker;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderValue;
@@ -132,11 +131,7 @@ impl Mux {
         if !stream.attached {
             events.push(Event::Data { key, data, ended });
         } else if let Some(more) = &mut stream.more {
-            if !data.is_empty() {
-                more.inbox.push_back(data);
-            }
-            more.inbox_ended |= ended;
-            more.reader.take().into_iter().for_each(Waker::wake);
+            more.put_unread(data, ended);
         }
         if padding > 0 {
             self.release(padding as u32);
@@ -312,8 +307,7 @@ impl Mux {
         if !stream.attached {
             events.push(Event::Data { key, data: Bytes::new(), ended });
         } else if let Some(more) = &mut stream.more {
-            more.inbox_ended = true;
-            more.reader.take().into_iter().for_each(Waker::wake);
+            more.put_unread(Bytes::new(), ended);
         }
         Ok(())
     }

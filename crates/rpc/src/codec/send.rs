@@ -201,19 +201,18 @@ impl Mux {
 
     /// Data that came in before the stream was attached.
     pub(crate) fn put_unread(&mut self, key: Key, data: Bytes, ended: bool) {
-        let len = data.len() as u32;
-        let Some(more) = self.more(key) else { return self.release(len) };
-        if !data.is_empty() {
-            more.inbox.push_back(data);
-        }
-        more.inbox_ended |= ended;
-        more.reader.take().into_iter().for_each(Waker::wake);
+        let stream = self.streams.get(key).filter(|stream| stream.attached);
+        let Some(more) = stream.and_then(|stream| stream.more.as_mut()) else {
+            // Nobody wants it.
+            return self.release(data.len() as u32);
+        };
+        more.put_unread(data, ended);
     }
 
     /// The next part of a body. What is taken makes room for more.
     pub(crate) fn poll_read(&mut self, key: Key, cx: &Context<'_>) -> Poll<Read> {
         let Some(more) = self.more(key) else { return Poll::Ready(Read::Gone) };
-        let Some(data) = more.inbox.pop_front() else {
+        let Some(data) = more.take_unread() else {
             if more.inbox_ended {
                 return Poll::Ready(Read::End);
             }

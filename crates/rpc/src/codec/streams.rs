@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::task::Waker;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::item::Item;
@@ -48,8 +48,10 @@ pub(crate) struct Stream {
 #[derive(Default)]
 pub(crate) struct More {
     /// Data that nobody has read yet.
-    pub(crate) inbox: VecDeque<Bytes>,
-    /// Nothing comes after it.
+    inbox: VecDeque<Bytes>,
+    /// What comes behind it in small pieces, put together.
+    small: BytesMut,
+    /// Nothing comes after that.
     pub(crate) inbox_ended: bool,
     pub(crate) reader: Option<Waker>,
     /// Messages that are not sent yet, and their bytes.
@@ -63,6 +65,9 @@ pub(crate) struct More {
     /// The unary call whose answer this is.
     pub(crate) call: Option<Inner>,
 }
+
+/// Pieces below this are copied if they have to wait.
+const OWN: usize = 8 * 1024;
 
 /// What comes behind the last message.
 #[derive(Default)]
@@ -85,8 +90,31 @@ impl More {
         wakers.for_each(Waker::wake);
     }
 
+    /// Data that has come in, perhaps the last. A small piece would keep the
+    /// whole buffer that it was read into, and is copied.
+    pub(crate) fn put_unread(&mut self, data: Bytes, ended: bool) {
+        if data.len() < OWN {
+            self.small.extend_from_slice(&data);
+        } else {
+            if !self.small.is_empty() {
+                self.inbox.push_back(self.small.split().freeze());
+            }
+            self.inbox.push_back(data);
+        }
+        self.inbox_ended |= ended;
+        self.reader.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// The next data in its order.
+    pub(crate) fn take_unread(&mut self) -> Option<Bytes> {
+        if let Some(data) = self.inbox.pop_front() {
+            return Some(data);
+        }
+        (!self.small.is_empty()).then(|| std::mem::take(&mut self.small).freeze())
+    }
+
     pub(crate) fn unread(&self) -> usize {
-        self.inbox.iter().map(Bytes::len).sum()
+        self.inbox.iter().map(Bytes::len).sum::<usize>() + self.small.len()
     }
 }
 
@@ -264,6 +292,21 @@ mod tests {
         assert!(streams.get(first).is_none() && streams.contains(third));
         assert_eq!(streams.find(1), None);
         assert_eq!(streams.all().count(), 2);
+    }
+
+    #[test]
+    fn data_waits_in_its_order_and_small_pieces_together() {
+        let mut more = More::default();
+        let mut want = Vec::new();
+        for n in 0..100u8 {
+            let piece = vec![n; if n % 10 == 0 { OWN } else { 3 }];
+            want.extend_from_slice(&piece);
+            more.put_unread(piece.into(), n == 99);
+        }
+        assert_eq!(more.unread(), want.len());
+        let pieces: Vec<Bytes> = std::iter::from_fn(|| more.take_unread()).collect();
+        assert_eq!((pieces.len(), pieces.concat() == want), (20, true));
+        assert!(more.inbox_ended && more.unread() == 0);
     }
 
     #[test]
