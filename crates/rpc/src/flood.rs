@@ -233,9 +233,7 @@ mod tests {
         let limits = Limits { max_window_updates_per_second: 10, ..Limits::default() };
         let windows = |n| Counts { windows: n, ..Counts::default() };
         let judged = |n, bytes, messages| {
-            let mut sent = Sent::default();
-            sent.bytes = bytes;
-            sent.messages = messages;
+            let mut sent = Sent { bytes, messages, ..Sent::default() };
             Judge::new(&limits, start).judge(&windows(n), 1, &mut sent, start)
         };
         assert_eq!(judged(20, 0, 0), Verdict::Fine);

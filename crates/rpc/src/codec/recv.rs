@@ -154,14 +154,14 @@ impl Mux {
 
     /// A stream that nobody has opened can have nothing but a beginning.
     fn not_idle(&self, stream: u32) -> Done {
-        if stream == 0 || stream % 2 == 0 || stream > self.last {
+        if stream.is_multiple_of(2) || stream > self.last {
             return fatal(Reason::PROTOCOL_ERROR, "a frame of a stream that is not open");
         }
         Ok(())
     }
 
     fn headers(&mut self, head: &FrameHead, payload: &[u8], events: &mut Vec<Event>) -> Done {
-        if head.stream % 2 == 0 {
+        if head.stream.is_multiple_of(2) {
             return fatal(Reason::PROTOCOL_ERROR, "a stream that clients do not open");
         }
         let Some(mut part) = unpadded(head, payload) else {
