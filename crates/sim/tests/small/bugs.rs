@@ -34,7 +34,6 @@ const BUGS: &[(Mutant, &str)] = &[
     (Mutant::I13937, "i13937"),
     (Mutant::I14685, "i14685"),
     (Mutant::I11613, "i11613"),
-    (Mutant::I5230, "i5230"),
     (Mutant::I14114, "i5230"),
     (Mutant::I6515, "i6378"),
     (Mutant::I6378, "i6378"),
