@@ -14,7 +14,7 @@ pub(crate) struct Counts {
     pub(crate) pings: u32,
     /// RST_STREAM frames, and those that the client has made us send.
     pub(crate) resets: u32,
-    /// PING, PRIORITY, GOAWAY, unknown frames, and DATA that is empty or
+    /// PRIORITY, GOAWAY, unknown frames, and DATA that is empty or
     /// padded, which no gRPC client's is.
     pub(crate) control: u32,
     /// SETTINGS frames. One may move the window of every stream there is.
@@ -115,13 +115,16 @@ impl Judge {
         sent: &mut Sent,
         now: Instant,
     ) -> Verdict {
+        let mut forgiven = 0;
         for _ in 0..counts.pings {
+            // Go's clients measure the line with a ping for what they are sent, as fast as it comes.
+            forgiven += u32::from(sent.any);
             if self.ping_strikes_out(calls > 0, &mut sent.any, now) {
                 return Verdict::TooManyPings;
             }
         }
         let settings = counts.settings * (1 + calls / STREAMS_A_SETTING);
-        let control = counts.control + settings;
+        let control = counts.control + settings + counts.pings - forgiven;
         let fine = (counts.resets == 0 || self.resets.take(counts.resets, now))
             && (control == 0 || self.control.take(control, now))
             && self.windows_are_fine(counts, sent, now);
@@ -213,6 +216,19 @@ mod tests {
         let later = start + Duration::from_secs(1);
         assert_eq!(judge.judge(&burst(10), 1, &mut sent, later), Verdict::Fine);
         assert_eq!(judge.judge(&burst(1), 1, &mut sent, later), Verdict::Flood);
+    }
+
+    #[test]
+    fn a_ping_for_what_was_sent_is_no_flood() {
+        let start = Instant::now();
+        let limits = Limits { max_control_per_second: 10, ..Limits::default() };
+        let mut judge = Judge::new(&limits, start);
+        let ping = pings(1);
+        let mut sent = Sent::default();
+        for _ in 0..1_000 {
+            sent.any = true;
+            assert_eq!(judge.judge(&ping, 1, &mut sent, start), Verdict::Fine);
+        }
     }
 
     #[test]

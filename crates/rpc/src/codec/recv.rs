@@ -77,10 +77,7 @@ impl Mux {
             kind::HEADERS => self.counts.headers += 1,
             kind::RST_STREAM => self.counts.resets += 1,
             kind::PING if ack => {}
-            kind::PING => {
-                self.counts.pings += 1;
-                self.counts.control += 1;
-            }
+            kind::PING => self.counts.pings += 1,
             kind::SETTINGS if ack => {}
             kind::SETTINGS => self.counts.settings += 1,
             _ => self.counts.control += 1,
