@@ -27,7 +27,7 @@ use crate::watch::{WatchSpec, WatchStream, Watcher};
 /// assert_eq!(request.key, "p/a");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Namespace {
+pub struct Namespace {
     prefix: Bytes,
 }
 
