@@ -105,9 +105,11 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        for waiting in self.line.waiting.borrow_mut().values_mut() {
+        // What nobody waits for any more is not asked again on the next stream.
+        self.line.waiting.borrow_mut().retain(|_, waiting| {
             waiting.retain(|(client, _)| !Rc::ptr_eq(client, &self.client));
-        }
+            !waiting.is_empty()
+        });
         self.line.clients.set(self.line.clients.get() - 1);
         if self.line.clients.get() == 0 {
             self.proxy.lines.close(&self.line);
