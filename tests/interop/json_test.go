@@ -215,7 +215,9 @@ func TestJSONTable(t *testing.T) {
 		{"POST", "/v3/kv/range", `{"key":"Zm9v"}`, "Origin", "http://a.example"},
 		{"POST", "/v3/kv/range", `{"key":"Zm9v"}`, "Authorization", "nonsense"},
 	} {
-		p.Both(t, func(s *Side) string { return fmt.Sprint(row, "\n", s.ask(row[0], row[1], row[2], row[3:]...)) })
+		p.Both(t, func(s *Side) string {
+			return fmt.Sprint(row, "\n", oneDeadline(s.ask(row[0], row[1], row[2], row[3:]...)))
+		})
 	}
 }
 

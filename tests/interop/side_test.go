@@ -111,6 +111,13 @@ func (p *Pair) Both(t testing.TB, f func(*Side) string) {
 	}
 }
 
+// oneDeadline makes one of the two things that Go's gRPC may say when the time of
+// a stream is up: what its own clock says, or what came from the server, whose
+// clock may be a moment ahead.
+func oneDeadline(out string) string {
+	return strings.ReplaceAll(out, "stream terminated by RST_STREAM with error code: CANCEL", "context deadline exceeded")
+}
+
 // clip shortens a long text around the first place where it differs from another.
 func clip(s, other string) string {
 	if len(s) < 3000 && len(other) < 3000 {
