@@ -18,11 +18,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("cli", &[]),
     ("json", &["api"]),
+    ("transcode", &["json", "rpc"]),
     // Never opens a data directory.
     ("ctl", &["api", "cli", "client"]),
     ("client", &["api"]),
-    ("server", &["api", "disk", "state", "node", "rpc", "host", "tls", "json"]),
-    ("proxy", &["api", "cli", "rpc", "host", "tls", "client"]),
+    ("server", &["api", "disk", "state", "node", "rpc", "host", "tls", "json", "transcode"]),
+    ("proxy", &["api", "cli", "rpc", "host", "tls", "json", "transcode", "client"]),
     // Never opens a socket.
     ("utl", &["api", "cli", "disk", "state"]),
     ("etch", &["cli", "server", "ctl", "utl", "proxy"]),

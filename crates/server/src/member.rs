@@ -14,7 +14,6 @@ use etch_api::pb::etcdserverpb::{
 };
 use etch_api::wire::HeaderTemplate;
 use etch_disk::backend::{Backend, Bolt};
-use etch_json::Gateway;
 use etch_node::{Identity, View};
 use etch_state::alarm::Alarms;
 use etch_state::auth::Auth;
@@ -23,6 +22,7 @@ use etch_state::members::Members;
 use etch_state::mvcc::Store;
 use etch_state::watch::Hub;
 use etch_state::{Quota, Reply, State};
+use etch_transcode::Common;
 use prost::Message as _;
 use tokio::sync::oneshot;
 
@@ -61,7 +61,7 @@ pub struct Member {
     /// The HTTP pages.
     pub site: Site<Asked>,
     /// The API as JSON, unless it is switched off.
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<Arc<Common>>,
     /// Who we are.
     pub identity: Identity,
     /// The part of a response header that never changes.

@@ -17,7 +17,6 @@ use etch_disk::backend::{self, Bolt};
 use etch_disk::fs::{Disk, RealDisk};
 use etch_disk::snap::Snapshotter;
 use etch_disk::wal;
-use etch_json::Gateway;
 use etch_node::{Commit, LogWrite, Node, RecoverError, Recovered, Recovery};
 use etch_rpc::{Limits, Stats};
 use etch_state::StateConfig;
@@ -45,7 +44,7 @@ use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
 use crate::net::bind::{self, Served};
 use crate::net::port::Offer;
-use crate::{gauges, log_error, log_info, log_warn, notify};
+use crate::{gateway, gauges, log_error, log_info, log_warn, notify};
 
 /// The quota that 0 stands for, as in etcd.
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -351,7 +350,7 @@ impl Parts {
         let asked = Asked::new(self.identity, self.node.view(), inbox, state);
         Ok(Member {
             site: Site::new(asked, Arc::clone(metrics), log.clone(), Settings::new(config)),
-            gateway: config.enable_grpc_gateway.then(Gateway::new),
+            gateway: config.enable_grpc_gateway.then(|| gateway::common(config)),
             identity: self.identity,
             header: HeaderTemplate::new(self.identity.cluster, self.identity.member),
             view: self.node.view(),

@@ -34,7 +34,7 @@ use tokio::sync::{Notify, watch};
 use crate::auth::claim::Claim;
 use crate::auth::jwt::Verified;
 use crate::driver::inbox::{Caller, Command, Outcome};
-use crate::gateway;
+use crate::gateway::Front;
 use crate::http::Secured;
 use crate::member::Member;
 use crate::services::lazy::{LargeAnswers, ROOT_AGE};
@@ -394,11 +394,10 @@ impl Handler for NetHandler {
         Box::pin(async move {
             let whole = |body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody;
             let stop = self.stop.clone();
-            let gate =
-                gateway::Gate { net: Rc::clone(&self.net), peer, secured: self.secured, stop };
-            let (head, body) = request.map(whole).into_parts();
             let pages = self.offer.pages();
-            match gate.respond(pages, head, body).await {
+            let front = Front::new(Rc::clone(&self.net), pages, peer, self.secured, stop);
+            let (head, body) = request.map(whole).into_parts();
+            match front.respond(head, body).await {
                 Ok(response) => response,
                 Err((head, _)) => self.net.member.site.respond(pages, &head).await.map(whole),
             }

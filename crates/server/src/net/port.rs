@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::stream::Stream;
 use super::{Net, NetHandler};
-use crate::gateway::Gate;
+use crate::gateway::Front;
 use crate::http::{Pages, Secured, serve_port};
 
 /// What a listening socket offers.
@@ -208,10 +208,9 @@ async fn speak(
         let handler = Rc::new(NetHandler { net, offer, secured, stop: stop.clone() });
         serve_connection(io, handler, peer, limits, stopped(stop)).await;
     } else {
-        let peer = Rc::new(peer);
-        let gate = Gate { net: Rc::clone(&net), peer, secured, stop: stop.clone() };
         let pages = offer.pages();
-        let first = async |head, body| gate.respond(pages, head, body).await;
+        let front = Front::new(Rc::clone(&net), pages, Rc::new(peer), secured, stop.clone());
+        let first = async |head, body| front.respond(head, body).await;
         // A connection that fails concerns nobody but its client.
         let _ = serve_port(io, &net.member.site, pages, first, stopped(stop)).await;
     }

@@ -2,28 +2,23 @@
 //! here: HTTP's side of it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use etch_json::{Endpoint, Gateway, Spaces, Values, to_json, to_wire};
-use etch_rpc::{CallInfo, Code, LocalStream, PlainBody, Reply, Status, local_stream};
+use etch_json::{Endpoint, Spaces, Values, to_json, to_wire};
+use etch_rpc::{
+    CallInfo, Code, Handler, LocalStream, PlainBody, Reply, Route, Status, local_stream,
+};
 use http::{HeaderValue, Response, StatusCode};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::body::{Lines, RequestBody, line};
-use super::{GRPC_CONTENT, Gate, http_status, json, refused, whole};
-use crate::net::Net;
-use crate::services;
-use crate::services::methods::Method;
+use crate::body::{Lines, RequestBody, line};
+use crate::{Common, GRPC_CONTENT, Gate, http_status, json, refused, whole};
 
 /// Requests of a stream that may wait for it.
 const WAITING: usize = 16;
 /// What JSON makes of a message is so many times as long, at the most, if the client does not waste room.
 const INFLATION: usize = 2;
-
-/// Bytes of one message over gRPC.
-fn message_limit(net: &Net) -> usize {
-    net.member.limits.max_request_bytes + (512 << 10)
-}
 
 fn too_large(len: usize, max: usize) -> Status {
     let text = format!("grpc: received message larger than max ({len} vs. {max})");
@@ -40,22 +35,23 @@ struct Requests {
 }
 
 impl Requests {
-    fn new(net: &Net, body: RequestBody) -> Self {
-        let max = message_limit(net);
+    fn new(common: &Common, body: RequestBody) -> Self {
+        let max = common.max_message;
         Self { body, values: Values::default(), ended: false, limit: max * INFLATION, max }
     }
 
     /// The next request on the wire; none at the end.
     async fn next(
         &mut self,
-        gateway: &Gateway,
+        common: &Common,
         endpoint: &Endpoint,
     ) -> Result<Option<Bytes>, Status> {
         let invalid = |why: String| Status::new(Code::InvalidArgument, why);
         loop {
             let value = if self.ended { self.values.end() } else { self.values.take_next() };
             if let Some(value) = value.map_err(invalid)? {
-                let wire = to_wire(&gateway.schema, endpoint.input, &value).map_err(invalid)?;
+                let wire =
+                    to_wire(&common.gateway.schema, endpoint.input, &value).map_err(invalid)?;
                 if wire.len() > self.max {
                     return Err(too_large(wire.len(), self.max));
                 }
@@ -75,7 +71,7 @@ impl Requests {
     }
 }
 
-impl Gate {
+impl<H: Handler> Gate<H> {
     /// Makes the call.
     pub(super) async fn serve(
         &self,
@@ -83,18 +79,19 @@ impl Gate {
         info: CallInfo,
         body: RequestBody,
     ) -> Response<PlainBody> {
-        let Some(gateway) = &self.net.member.gateway else {
-            return refused(&Status::new(Code::NotFound, "Not Found"));
+        let number = match self.handler.route(&format!("/{}/{}", endpoint.service, endpoint.method))
+        {
+            Route::Unary(number) | Route::Stream(number) => number,
+            Route::UnknownMethod | Route::UnknownService => {
+                return refused(&Status::new(Code::Unimplemented, "Method Not Allowed"));
+            }
         };
-        let Some(method) = Method::named(endpoint.service, endpoint.method) else {
-            return refused(&Status::new(Code::Unimplemented, "Method Not Allowed"));
-        };
-        let mut requests = Requests::new(&self.net, body);
+        let mut requests = Requests::new(&self.common, body);
         if endpoint.client_streams {
-            let stream = self.open(method, info, self.feed(requests, endpoint.clone()));
+            let stream = self.open(number, info, self.feed(requests, endpoint.clone()));
             return self.lines(endpoint, stream).await;
         }
-        let message = match requests.next(gateway, endpoint).await {
+        let message = match requests.next(&self.common, endpoint).await {
             // No body at all is an empty message.
             Ok(message) => message.unwrap_or_default(),
             Err(status) => return refused(&status),
@@ -104,20 +101,20 @@ impl Gate {
             // There is room for it.
             let _ = sender.try_send(message);
             drop(sender);
-            let stream = self.open(method, info, receiver);
+            let stream = self.open(number, info, receiver);
             return self.lines(endpoint, stream).await;
         }
-        match self.unary(method, info, message).await {
-            Ok(answer) => self.written(gateway, endpoint, &answer),
+        match self.unary(number, info, message).await {
+            Ok(answer) => self.written(endpoint, &answer),
             Err(status) => refused(&status),
         }
     }
 
-    async fn unary(&self, method: Method, info: CallInfo, message: Bytes) -> Result<Bytes, Status> {
+    async fn unary(&self, number: u16, info: CallInfo, message: Bytes) -> Result<Bytes, Status> {
         let (reply, answer) = Reply::local();
         let deadline = info.deadline();
-        services::unary(&self.net, method, info, message, reply);
-        self.net.end_turn();
+        self.handler.unary(number, info, message, reply);
+        self.handler.batch_end();
         let time_is_up = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -127,37 +124,23 @@ impl Gate {
         tokio::select! {
             answer = answer.answer() => answer,
             () = time_is_up => Err(late()),
-            () = self.stopped() => Err(Status::new(Code::Unavailable, "etcdserver: server stopped")),
+            () = stopped(&self.stop) => Err(Status::new(Code::Unavailable, "etcdserver: server stopped")),
         }
     }
 
-    fn written(
-        &self,
-        gateway: &Gateway,
-        endpoint: &Endpoint,
-        answer: &[u8],
-    ) -> Response<PlainBody> {
-        match to_json(&gateway.schema, endpoint.output, answer, Spaces::Behind) {
+    fn written(&self, endpoint: &Endpoint, answer: &[u8]) -> Response<PlainBody> {
+        match to_json(&self.common.gateway.schema, endpoint.output, answer, Spaces::Behind) {
             Ok(text) => said(json(StatusCode::OK, text)),
             Err(why) => refused(&Status::new(Code::Internal, why)),
         }
     }
 
-    /// Completes when the server stops.
-    pub(super) fn stopped(&self) -> impl Future<Output = ()> + use<> {
-        let mut stop = self.stop.clone();
-        async move {
-            // The sender goes only when the server has stopped.
-            let _ = stop.wait_for(|stopped| *stopped).await;
-        }
-    }
-
-    fn open(&self, method: Method, info: CallInfo, messages: mpsc::Receiver<Bytes>) -> LocalStream {
-        let net = Rc::clone(&self.net);
+    fn open(&self, number: u16, info: CallInfo, messages: mpsc::Receiver<Bytes>) -> LocalStream {
+        let handler = Rc::clone(&self.handler);
         let deadline = info.deadline();
         local_stream(messages, |messages, sender| {
             Box::pin(async move {
-                let serving = services::stream(net, method, info, messages, sender);
+                let serving = handler.stream(number, info, messages, sender);
                 match deadline {
                     None => serving.await,
                     Some(at) => {
@@ -172,11 +155,10 @@ impl Gate {
     /// The requests of a stream, as they come in. What is broken ends the client's side, as in etcd.
     fn feed(&self, mut requests: Requests, endpoint: Endpoint) -> mpsc::Receiver<Bytes> {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let net = Rc::clone(&self.net);
+        let common = Arc::clone(&self.common);
         tokio::task::spawn_local(async move {
-            let Some(gateway) = &net.member.gateway else { return };
             let feeding = async {
-                while let Ok(Some(message)) = requests.next(gateway, &endpoint).await {
+                while let Ok(Some(message)) = requests.next(&common, &endpoint).await {
                     if sender.send(message).await.is_err() {
                         return;
                     }
@@ -194,21 +176,21 @@ impl Gate {
     async fn lines(&self, endpoint: &Endpoint, mut stream: LocalStream) -> Response<PlainBody> {
         let first = tokio::select! {
             first = stream.next() => first,
-            () = self.stopped() => Ok(None),
+            () = stopped(&self.stop) => Ok(None),
         };
         let first = match first {
-            Ok(Some(message)) => line(&self.net, endpoint, &message),
+            Ok(Some(message)) => line(&self.common, endpoint, &message),
             Ok(None) => return Response::new(whole("")),
             Err(status) => Err(status),
         };
         match first {
             Ok(first) => {
                 let lines = Lines {
-                    net: Rc::clone(&self.net),
+                    common: Arc::clone(&self.common),
                     endpoint: endpoint.clone(),
                     first: Some(first),
                     stream: Some(stream),
-                    stopped: Box::pin(self.stopped()),
+                    stopped: Box::pin(stopped(&self.stop)),
                 };
                 let mut response = said(json(StatusCode::OK, Vec::new()));
                 *response.body_mut() = Box::pin(lines);
@@ -219,6 +201,15 @@ impl Gate {
                 json(http_status(status.code), body)
             }
         }
+    }
+}
+
+/// Completes when the process stops.
+pub(crate) fn stopped(stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    let mut stop = stop.clone();
+    async move {
+        // The sender goes only when all has stopped.
+        let _ = stop.wait_for(|stopped| *stopped).await;
     }
 }
 

@@ -3,14 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use etch_json::websocket::{self, Message, Reader};
-use etch_rpc::PlainBody;
+use etch_rpc::{Handler, PlainBody};
 use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -23,8 +22,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::body::RequestBody;
-use super::{Gate, whole};
+use crate::body::RequestBody;
+use crate::call::stopped;
+use crate::{Gate, whole};
 
 /// Bytes of one message of a client.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -68,7 +68,7 @@ fn token(headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
-impl Gate {
+impl<H: Handler> Gate<H> {
     /// Agrees to go on as WebSocket, and does in a task of its own.
     pub(super) fn socket(&self, head: &mut Parts) -> Response<PlainBody> {
         if head.method != Method::GET {
@@ -100,16 +100,11 @@ impl Gate {
         if let Some(token) = token(headers) {
             inner.headers.insert(AUTHORIZATION, token);
         }
-        let gate = Gate {
-            net: Rc::clone(&self.net),
-            peer: Rc::clone(&self.peer),
-            secured: self.secured,
-            stop: self.stop.clone(),
-        };
+        let gate = self.clone();
         tokio::task::spawn_local(async move {
             // A connection that fails concerns nobody but its client.
             let Ok(upgraded) = upgrade.await else { return };
-            let stopped = gate.stopped();
+            let stopped = stopped(&gate.stop);
             tokio::select! {
                 _ = gate.talk(upgraded, inner) => {}
                 () = stopped => {}
@@ -121,8 +116,7 @@ impl Gate {
     /// Both directions of a connection, until either ends.
     async fn talk(&self, upgraded: Upgraded, head: Parts) -> io::Result<()> {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let gateway = self.net.member.gateway.as_ref();
-        let endpoint = gateway.and_then(|gateway| gateway.endpoint(head.uri.path()).cloned());
+        let endpoint = self.common.gateway.endpoint(head.uri.path()).cloned();
         let serving = self.call(endpoint, &head, RequestBody::from_channel(receiver));
         let mut serving = Box::pin(serving);
         let mut talk = Talk::new(upgraded, sender);

@@ -1,30 +1,32 @@
-//! The API as JSON on the client port: which requests are its own, what of their HTTP becomes a call, and what
-//! an answer looks like. The bytes go into the same entry points as those of gRPC. Not here: JSON itself and
-//! the routes (`etch_json`), calls under way (`call`), WebSocket's connections (`socket`).
+//! Calls that come as JSON, over HTTP or WebSocket, put into the same entry points as those of gRPC: which
+//! requests are meant, what of their HTTP becomes a call, and what an answer looks like.
+//!
+//! Here: one [`Gate`] a connection, over whatever answers calls (an [`etch_rpc::Handler`]): a member, or a proxy
+//! before a cluster. Not here: JSON itself and the routes (`etch_json`), sockets, who may ask at all.
+
+#![forbid(unsafe_code)]
 
 mod body;
 mod call;
 mod socket;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etch_json::Endpoint;
-use etch_rpc::{CallInfo, Code, Peer, PlainBody, Status};
+use etch_json::{Endpoint, Gateway};
+use etch_rpc::{CallInfo, Code, Handler, Peer, PlainBody, Status};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::watch;
 
-use crate::http::{Pages, Secured, redirect};
-use crate::net::Net;
-
 use body::RequestBody;
 
 /// Where the routes are.
-const PREFIX: &str = "/v3/";
+pub const PREFIX: &str = "/v3/";
 /// Where they were once, and are still found.
 const OLD_PREFIX: &str = "/v3beta/";
 /// Where their description is.
@@ -33,16 +35,36 @@ const DOCUMENT: &str = "/openapi.json";
 const GATEWAY_ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
 const GRPC_CONTENT: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
 
-/// A connection's side of the gateway.
-pub struct Gate {
-    /// The thread's things.
-    pub net: Rc<Net>,
+/// What all gates of a process share.
+pub struct Common {
+    /// The routes and their messages.
+    pub gateway: Gateway,
+    /// The version that the description of the routes names.
+    pub version: &'static str,
+    /// Bytes of a request, as it would be over gRPC.
+    pub max_message: usize,
+}
+
+/// One connection's way into the calls.
+pub struct Gate<H> {
+    common: Arc<Common>,
+    /// Who answers.
+    handler: Rc<H>,
     /// Who is at the other end.
-    pub peer: Rc<Peer>,
-    /// What TLS says of the connection, if it is spoken.
-    pub secured: Option<Secured>,
-    /// Turns true when the server stops.
-    pub stop: watch::Receiver<bool>,
+    peer: Rc<Peer>,
+    /// Turns true when the process stops.
+    stop: watch::Receiver<bool>,
+}
+
+impl<H> Clone for Gate<H> {
+    fn clone(&self) -> Self {
+        Self {
+            common: Arc::clone(&self.common),
+            handler: Rc::clone(&self.handler),
+            peer: Rc::clone(&self.peer),
+            stop: self.stop.clone(),
+        }
+    }
 }
 
 /// An answer of these bytes.
@@ -75,45 +97,42 @@ fn refused(status: &Status) -> Response<PlainBody> {
     response
 }
 
-impl Gate {
-    /// The answer, if the request is for the gateway; the request back, if it is for the pages, with what TLS
-    /// says of it.
-    pub async fn respond(
-        &self,
-        pages: Pages,
-        mut head: Parts,
-        body: PlainBody,
-    ) -> Result<Response<PlainBody>, (Parts, PlainBody)> {
-        head.extensions.extend(self.secured.map(Secured::into_extensions).unwrap_or_default());
-        if pages != Pages::Client {
-            return Err((head, body));
-        }
-        if let Some(rest) = head.uri.path().strip_prefix(OLD_PREFIX) {
-            head.uri = moved(&head.uri, &format!("{PREFIX}{rest}"));
-        }
-        let path = head.uri.path();
-        let ours = path.starts_with(PREFIX) || path == &PREFIX[..3] || path == DOCUMENT;
-        let (Some(gateway), true) = (&self.net.member.gateway, ours) else {
-            return Err((head, body));
-        };
-        let site = &self.net.member.site;
-        if let Some(refused) = site.refuse(&head) {
-            return Ok(refused.map(whole));
-        }
-        let mut response = if let Some(page) = site.at_once(&head) {
-            page.map(whole)
-        } else if path == DOCUMENT {
-            let text = etch_json::document(gateway, crate::config::ETCD_VERSION);
+/// Gives a request of old the path that it has today.
+pub fn modernize(head: &mut Parts) {
+    if let Some(rest) = head.uri.path().strip_prefix(OLD_PREFIX) {
+        head.uri = moved(&head.uri, &format!("{PREFIX}{rest}"));
+    }
+}
+
+/// Whether a request is for a gate.
+pub fn is_for_gateway(head: &Parts) -> bool {
+    let path = head.uri.path();
+    path.starts_with(PREFIX) || path == DOCUMENT
+}
+
+impl<H: Handler> Gate<H> {
+    /// For a connection with this peer.
+    pub fn new(
+        common: Arc<Common>,
+        handler: Rc<H>,
+        peer: Rc<Peer>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { common, handler, peer, stop }
+    }
+
+    /// The answer to a request that is for a gate.
+    pub async fn respond(&self, head: &mut Parts, body: PlainBody) -> Response<PlainBody> {
+        let gateway = &self.common.gateway;
+        if head.uri.path() == DOCUMENT {
+            let text = etch_json::document(gateway, self.common.version);
             json(StatusCode::OK, text.into_bytes())
-        } else if !path.starts_with(PREFIX) {
-            redirect(&head, PREFIX).map(whole)
-        } else if socket::is_asked_for(&head) {
-            self.socket(&mut head)
+        } else if socket::is_asked_for(head) {
+            self.socket(head)
         } else {
-            self.call(gateway.endpoint(path).cloned(), &head, RequestBody::new(body)).await
-        };
-        site.allow_origin(&head, response.headers_mut());
-        Ok(response)
+            let endpoint = gateway.endpoint(head.uri.path()).cloned();
+            self.call(endpoint, head, RequestBody::new(body)).await
+        }
     }
 
     /// A request whose path is under the prefix.

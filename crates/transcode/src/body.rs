@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 
-use crate::net::Net;
+use crate::Common;
 
 /// The body of a request, as it comes in.
 pub struct RequestBody(PlainBody);
@@ -56,7 +56,7 @@ impl Body for Channel {
 
 /// The lines of a stream, one for each message; they end with the stream, or with the server.
 pub struct Lines {
-    pub(super) net: Rc<Net>,
+    pub(super) common: Arc<Common>,
     pub(super) endpoint: Endpoint,
     /// The line that was read to know how the stream begins.
     pub(super) first: Option<Bytes>,
@@ -65,9 +65,8 @@ pub struct Lines {
 }
 
 /// The line of a message.
-pub fn line(net: &Net, endpoint: &Endpoint, message: &[u8]) -> Result<Bytes, Status> {
-    let Some(gateway) = &net.member.gateway else { return Ok(Bytes::new()) };
-    let line = result_line(&gateway.schema, endpoint.output, message);
+pub fn line(common: &Common, endpoint: &Endpoint, message: &[u8]) -> Result<Bytes, Status> {
+    let line = result_line(&common.gateway.schema, endpoint.output, message);
     line.map(Bytes::from).map_err(|why| Status::new(etch_rpc::Code::Internal, why))
 }
 
@@ -92,7 +91,7 @@ impl Body for Lines {
                 self.stream = None;
                 return Poll::Ready(None);
             }
-            Ok(Some(message)) => line(&self.net, &self.endpoint, &message),
+            Ok(Some(message)) => line(&self.common, &self.endpoint, &message),
             Err(status) => Err(status),
         };
         let line = line.unwrap_or_else(|status| {
