@@ -65,6 +65,8 @@ var carried = []string{
 	"TestRecipeMutex", "TestRecipeSessionLost", "TestRecipeElection", "TestRecipeSTM",
 	"TestRecipeQueues", "TestRecipeBarriers", "TestMirror", "TestNamespace", "TestOrdering",
 	"TestLeasing", "TestKubernetes",
+	"TestJSONTable", "TestJSONAsAUser", "TestJSONWatch", "TestJSONWatchAnswersWhileItIsAsked", "TestJSONStreams",
+	"TestJSONWebSocket", "TestJSONWebSocketAsAUser",
 }
 
 func TestGrpcProxyCarriesTests(t *testing.T) {

@@ -229,7 +229,7 @@ impl Cache {
     }
 
     /// Takes an entry that is no longer among the entries out of everything else.
-    fn unlink(&self, proxy: &Proxy, entry: &Rc<Entry>) {
+    fn unlink(&self, proxy: &Rc<Proxy>, entry: &Rc<Entry>) {
         let others = |list: &mut Vec<Rc<Entry>>| list.retain(|other| !Rc::ptr_eq(other, entry));
         self.bytes.set(self.bytes.get() - entry.answer.len());
         if entry.span.is_one() {
@@ -253,7 +253,7 @@ impl Cache {
         }
     }
 
-    fn make_room(&self, proxy: &Proxy) {
+    fn make_room(&self, proxy: &Rc<Proxy>) {
         while self.len() > ENTRIES || self.bytes.get() > BYTES {
             let Some(entry) = self.turns.borrow_mut().pop_front() else { return };
             if entry.group.borrow().is_none() {
@@ -268,7 +268,7 @@ impl Cache {
     }
 
     /// Drops an answer that does not hold any more.
-    pub(super) fn forget(&self, proxy: &Proxy, entry: &Rc<Entry>) {
+    pub(super) fn forget(&self, proxy: &Rc<Proxy>, entry: &Rc<Entry>) {
         let mut entries = self.entries.borrow_mut();
         if entries.get(&entry.key).is_some_and(|kept| Rc::ptr_eq(kept, entry)) {
             entries.remove(&entry.key);
@@ -278,7 +278,13 @@ impl Cache {
     }
 
     /// A write through this proxy may have happened: whoever made it reads it from now on.
-    pub(super) fn wrote(&self, proxy: &Proxy, path: &str, request: &Bytes, answer: Option<&Bytes>) {
+    pub(super) fn wrote(
+        &self,
+        proxy: &Rc<Proxy>,
+        path: &str,
+        request: &Bytes,
+        answer: Option<&Bytes>,
+    ) {
         if let Some(answer) = answer {
             self.written.set(self.written.get().max(revision(answer)));
         }
@@ -307,7 +313,7 @@ impl Cache {
         }
     }
 
-    fn ran(&self, proxy: &Proxy, txn: pb::TxnRequest) {
+    fn ran(&self, proxy: &Rc<Proxy>, txn: pb::TxnRequest) {
         for op in txn.success.into_iter().chain(txn.failure) {
             match op.request {
                 Some(Request::RequestPut(put)) => {
@@ -322,7 +328,7 @@ impl Cache {
         }
     }
 
-    fn changed(&self, proxy: &Proxy, span: &Span) {
+    fn changed(&self, proxy: &Rc<Proxy>, span: &Span) {
         let mut stale: Vec<Rc<Entry>> = Vec::new();
         {
             let ranges = self.ranges.borrow();
@@ -340,7 +346,7 @@ impl Cache {
         stale.iter().for_each(|entry| self.forget(proxy, entry));
     }
 
-    fn clear(&self, proxy: &Proxy) {
+    fn clear(&self, proxy: &Rc<Proxy>) {
         let all: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         all.iter().for_each(|entry| self.forget(proxy, entry));
     }

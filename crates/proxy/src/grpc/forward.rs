@@ -11,7 +11,6 @@ use etch_rpc::{
     Stats, Status, StreamSender,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 
 use super::cache::Key;
@@ -123,11 +122,11 @@ impl Handler for Front {
     fn plain(
         self: Rc<Self>,
         request: http::Request<Bytes>,
-        _peer: Rc<Peer>,
+        peer: Rc<Peer>,
     ) -> LocalFuture<http::Response<PlainBody>> {
         Box::pin(async move {
-            let page = super::pages::respond(&self.proxy, request.method(), request.uri()).await;
-            page.map(|body| Box::pin(Full::new(body).map_err(Into::into)) as PlainBody)
+            let (head, body) = request.into_parts();
+            super::pages::answer(&self, &peer, head, super::pages::whole(body)).await
         })
     }
 

@@ -223,6 +223,14 @@ impl Line {
         }
     }
 
+    /// The stream broke off: what somebody waits for is asked again on the next.
+    fn ask_again(&self) {
+        let mut again: Vec<i64> = self.waiting.borrow().keys().copied().collect();
+        again.sort_unstable();
+        *self.unsent.borrow_mut() = again.into();
+        self.more.notify_one();
+    }
+
     /// Ends the clients' streams: the cluster has said no.
     fn fail(&self, status: &Status) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
@@ -246,13 +254,66 @@ async fn run(line: Rc<Line>, proxy: Rc<Proxy>) {
             {
                 line.fail(&status);
             }
-            _ => {
-                let mut again: Vec<i64> = line.waiting.borrow().keys().copied().collect();
-                again.sort_unstable();
-                *line.unsent.borrow_mut() = again.into();
-                line.more.notify_one();
-            }
+            _ => line.ask_again(),
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(proxy: &Rc<Proxy>) -> Seat {
+        let line = proxy.lines.line(proxy, HeaderMap::new());
+        Seat { line, client: Rc::default(), proxy: Rc::clone(proxy) }
+    }
+
+    /// What goes out next.
+    fn unsent(line: &Line) -> Vec<i64> {
+        line.unsent.borrow_mut().drain(..).collect()
+    }
+
+    fn run(test: impl AsyncFnOnce(Rc<Proxy>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async { test(Proxy::alone()).await });
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_renewed_on_the_next_stream() {
+        run(async |proxy| {
+            let (gone, stays) = (seat(&proxy), seat(&proxy));
+            let line = Rc::clone(&stays.line);
+            for (seat, lease) in [(&gone, 7), (&gone, 8), (&stays, 8), (&stays, 9)] {
+                line.ask(lease, &seat.client);
+            }
+            assert_eq!(unsent(&line), [7, 8, 9], "each lease once");
+            drop(gone);
+            line.ask_again();
+            assert_eq!(unsent(&line), [8, 9]);
+        });
+    }
+
+    #[test]
+    fn everybody_who_asked_is_answered_as_often_as_it_asked() {
+        run(async |proxy| {
+            let (one, other) = (seat(&proxy), seat(&proxy));
+            for seat in [&one, &one, &other] {
+                seat.client.waiting.set(seat.client.waiting.get() + 1);
+                seat.line.ask(7, &seat.client);
+            }
+            assert_eq!(unsent(&one.line), [7]);
+            let answer = LeaseKeepAliveResponse { id: 7, ttl: 5, ..<_>::default() };
+            one.line.answer(&answer.encode_to_vec().into());
+            assert_eq!(one.client.answers.borrow().len(), 2);
+            assert_eq!(other.client.answers.borrow().len(), 1);
+            assert_eq!((one.client.waiting.get(), other.client.waiting.get()), (0, 0));
+            one.line.ask_again();
+            assert_eq!(unsent(&one.line), []);
+        });
     }
 }

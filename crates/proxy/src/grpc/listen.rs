@@ -99,7 +99,7 @@ async fn connection(proxy: Rc<Proxy>, port: &Port, stream: TcpStream, remote: So
 /// Serves a connection in what its first bytes say.
 async fn speak<IO>(proxy: Rc<Proxy>, port: &Port, io: IO, peer: Peer)
 where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // A connection that fails concerns nobody but its client.
     let sniffed = tokio::select! {
@@ -107,14 +107,13 @@ where
         () = proxy.stopped() => return,
     };
     let Ok((protocol, io)) = sniffed else { return };
-    let stopped = proxy.stopped();
+    let (stopped, limits) = (proxy.stopped(), Rc::clone(&proxy.limits));
+    let front = Rc::new(Front { proxy, pages_only: port.pages_only });
     match protocol {
         Protocol::Http2 => {
-            let limits = Rc::clone(&proxy.limits);
-            let front = Rc::new(Front { proxy, pages_only: port.pages_only });
             serve_connection(io, front, peer, limits, stopped).await;
         }
-        Protocol::Http1 => pages::serve(io, proxy, stopped).await,
+        Protocol::Http1 => pages::serve(io, front, Rc::new(peer), stopped).await,
         // Whoever speaks TLS to a port that does not, will notice.
         Protocol::Tls => {}
     }

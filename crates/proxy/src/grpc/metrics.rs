@@ -37,6 +37,8 @@ pub(super) fn text(proxy: &Proxy) -> String {
     one("etcd_grpc_proxy_cache_misses_total", "gauge", "Total number of cache misses", misses);
     let help = "Watches of the cluster that clients share";
     one("etch_grpc_proxy_upstream_watches", "gauge", help, upstream as f64);
+    let help = "Streams of the cluster that these watches are on";
+    one("etch_grpc_proxy_upstream_watch_streams", "gauge", help, hub.upstream_streams() as f64);
     let help = "Streams of the cluster that renew leases";
     one("etch_grpc_proxy_upstream_keepalive_streams", "gauge", help, proxy.lines.count() as f64);
     let help = "Renewals that were sent to the cluster";

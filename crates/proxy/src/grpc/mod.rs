@@ -33,8 +33,10 @@ use etch_client::Client;
 use etch_client::naming::Manager;
 use etch_host::logging::Logger;
 use etch_host::{log_info, log_warn, notify};
+use etch_json::Gateway;
 use etch_rpc::{Code, Limits, Stats, Status};
 use etch_tls::{Acceptor, Bounds, Event, Gate, self_signed};
+use etch_transcode::Common;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, watch as channel};
@@ -53,6 +55,8 @@ use namespace::Keys;
 use upstream::Upstream;
 use watch::Hub;
 
+/// Whose API it is that is described.
+const ETCD_VERSION: &str = "3.7.1";
 /// Calls under way have so long to end once the proxy stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,8 @@ pub(crate) struct Proxy {
     members: Members,
     keys: Keys,
     layers: Option<Layers>,
+    /// The API as JSON.
+    json: Arc<Common>,
     stats: Stats,
     limits: Rc<Limits>,
     log: Logger,
@@ -109,6 +115,7 @@ impl Proxy {
             },
             keys: Keys::new(""),
             layers: None,
+            json: json(&Limits::default()),
             stats: Stats::default(),
             limits: Rc::default(),
             log,
@@ -219,6 +226,7 @@ fn proxy(
         },
         keys: Keys::new(&config.namespace),
         layers,
+        json: json(&config.limits),
         stats: Stats::default(),
         limits: Rc::new(config.limits.clone()),
         log: log.clone(),
@@ -227,6 +235,15 @@ fn proxy(
         connections: Cell::new(0),
         one_less: Notify::new(),
         stop,
+    })
+}
+
+/// What the JSON of all connections has in common.
+fn json(limits: &Limits) -> Arc<Common> {
+    Arc::new(Common {
+        gateway: Gateway::new(),
+        version: ETCD_VERSION,
+        max_message: limits.max_recv_message,
     })
 }
 

@@ -1,16 +1,21 @@
-//! What can be asked over plain HTTP: health and metrics. Not here: gRPC.
+//! What can be asked over plain HTTP: health, metrics, and calls in JSON. Not here: gRPC, and how a call in JSON is
+//! made (`etch_transcode`).
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etch_api::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
 use etch_host::log_warn;
+use etch_rpc::{Peer, PlainBody};
+use etch_transcode::Gate;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,6 +24,7 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Proxy;
+use super::forward::Front;
 
 /// The kinds of pages.
 const METRICS: &str = "text/plain; version=0.0.4";
@@ -31,21 +37,27 @@ const WATCH_WITHIN: Duration = Duration::from_secs(3);
 const HEADERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves one connection until it ends, or the proxy stops.
-pub(super) async fn serve<IO>(io: IO, proxy: Rc<Proxy>, stopped: impl Future<Output = ()>)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
+pub(super) async fn serve<IO>(
+    io: IO,
+    front: Rc<Front>,
+    peer: Rc<Peer>,
+    stopped: impl Future<Output = ()>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        let proxy = Rc::clone(&proxy);
+        let (front, peer) = (Rc::clone(&front), Rc::clone(&peer));
         async move {
-            let page = respond(&proxy, request.method(), request.uri()).await;
-            Ok::<_, Infallible>(page.map(Full::new))
+            let (head, body) = request.into_parts();
+            let body = Box::pin(body.map_err(Into::into));
+            Ok::<_, Infallible>(answer(&front, &peer, head, body).await)
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     // A connection that fails concerns nobody but its client.
     tokio::select! {
@@ -55,8 +67,30 @@ where
     let _ = connection.await;
 }
 
+/// An answer of these bytes.
+pub(super) fn whole(body: Bytes) -> PlainBody {
+    Box::pin(Full::new(body).map_err(Into::into))
+}
+
+/// The answer to a request: a call in JSON goes the way of all calls, anything else is a page.
+pub(super) async fn answer(
+    front: &Rc<Front>,
+    peer: &Rc<Peer>,
+    mut head: Parts,
+    body: PlainBody,
+) -> Response<PlainBody> {
+    let proxy = &front.proxy;
+    etch_transcode::modernize(&mut head);
+    if front.pages_only || !etch_transcode::is_for_gateway(&head) {
+        return respond(proxy, &head.method, &head.uri).await.map(whole);
+    }
+    let (common, stop) = (Arc::clone(&proxy.json), proxy.stop.clone());
+    let gate = Gate::new(common, Rc::clone(front), Rc::clone(peer), stop);
+    gate.respond(&mut head, body).await
+}
+
 /// One page.
-pub(super) async fn respond(proxy: &Proxy, method: &Method, uri: &Uri) -> Response<Bytes> {
+async fn respond(proxy: &Proxy, method: &Method, uri: &Uri) -> Response<Bytes> {
     match uri.path() {
         "/metrics" => match proxy.upstream.page("/metrics").await {
             Ok(text) => page(StatusCode::OK, METRICS, text),

@@ -1,37 +1,27 @@
 //! One watch of the cluster, and the watchers that share it. It is made again wherever it broke off, from the
-//! first event that nobody has seen. Not here: what becomes of a client's queue (`mod`).
+//! first event that nobody has seen. Not here: what becomes of a client's queue (`mod`), the stream that the watch is
+//! on (`lane`), and which group feeds which (`share`).
 
 #[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
-use etch_api::pb::etcdserverpb::{
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-};
+use etch_api::pb::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
 use etch_api::pb::mvccpb::Event;
 use etch_client::Namespace;
-use etch_rpc::{Code, Status};
+use etch_rpc::Status;
 use http::HeaderMap;
 use prost::Message as _;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-use super::{Client, NOBODY, Ticket, What, is_refusal};
+use super::lane::{Lane, Name};
+use super::share::Children;
+use super::{Client, Ticket, What};
 use crate::grpc::Proxy;
 use crate::grpc::cache::Entry;
-use crate::grpc::wire::{Incoming, Outgoing};
-
-/// Between attempts to watch again, at first and at the most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-
-/// Before a member is asked again how far a watch is, and how often in all.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-const ASK_TIMES: u32 = 20;
 
 type Tickets = Vec<Rc<Ticket>>;
 
@@ -66,14 +56,27 @@ pub(in crate::grpc) struct Group {
     live: Cell<bool>,
     /// Wishes for progress: not yet sent, and sent.
     tickets: RefCell<(Tickets, Tickets)>,
-    asked: Notify,
-    task: RefCell<Option<AbortHandle>>,
+    source: RefCell<Source>,
+    /// Groups inside this one, which get their events here.
+    children: RefCell<Children>,
+}
+
+/// Where a group gets its events from.
+#[derive(Default)]
+enum Source {
+    /// From nowhere, for the moment.
+    #[default]
+    Nowhere,
+    /// From a stream of the cluster's, where it has this place.
+    Lane(Rc<Lane>, i64),
+    /// From a wider group.
+    Group(Rc<Group>),
 }
 
 /// A message for all members: as it came, and whose revisions it holds.
-struct Batch {
+pub(super) struct Batch {
     raw: Bytes,
-    response: WatchResponse,
+    pub(super) response: WatchResponse,
     first: i64,
     last: i64,
 }
@@ -92,19 +95,71 @@ impl Group {
             followers: RefCell::default(),
             live: Cell::new(false),
             tickets: RefCell::default(),
-            asked: Notify::new(),
-            task: RefCell::default(),
+            source: RefCell::default(),
+            children: RefCell::default(),
         }
-    }
-
-    /// What runs it.
-    pub(super) fn runs(&self, task: AbortHandle) {
-        *self.task.borrow_mut() = Some(task);
     }
 
     /// What it sees.
     pub(super) fn what(&self) -> &What {
         &self.what
+    }
+
+    /// All events before this revision have been given to the members.
+    pub(super) fn next(&self) -> i64 {
+        self.next.get()
+    }
+
+    /// Whether it has no history left to read.
+    pub(super) fn is_level(&self) -> bool {
+        self.level.get()
+    }
+
+    /// The stream that its events come from, and the place there: its own, or that of the group that feeds it.
+    pub(super) fn source(&self) -> Option<(Rc<Lane>, i64)> {
+        match &*self.source.borrow() {
+            Source::Nowhere => None,
+            Source::Lane(lane, id) => Some((Rc::clone(lane), *id)),
+            Source::Group(wider) => wider.source(),
+        }
+    }
+
+    /// Whether another group feeds it.
+    pub(super) fn is_fed(&self) -> bool {
+        matches!(&*self.source.borrow(), Source::Group(_))
+    }
+
+    /// Whether it can feed another from there on.
+    pub(super) fn can_feed(&self, other: &Group) -> bool {
+        let stands = self.live.get() && self.can_take(other.next.get());
+        stands && self.what.covers(&other.what) && self.children.borrow().has_room(&other.what)
+    }
+
+    /// Feeds another from now on.
+    pub(super) fn feed(self: &Rc<Self>, other: &Rc<Group>) {
+        self.children.borrow_mut().add(other);
+        other.level.set(true);
+        *other.source.borrow_mut() = Source::Group(Rc::clone(self));
+        other.ask_again();
+    }
+
+    /// Gets its events from a stream from now on.
+    pub(super) fn board(self: &Rc<Self>, lane: &Rc<Lane>) {
+        *self.source.borrow_mut() = Source::Lane(Rc::clone(lane), lane.add(self));
+        self.ask_again();
+        self.children.borrow().all().iter().for_each(Group::ask_again);
+    }
+
+    /// What was asked on a stream that is no more, is asked on the next.
+    fn ask_again(self: &Rc<Self>) {
+        let waits = {
+            let (new, sent) = &mut *self.tickets.borrow_mut();
+            new.append(sent);
+            !new.is_empty()
+        };
+        if let Some((lane, _)) = self.source().filter(|_| waits) {
+            lane.ask(self);
+        }
     }
 
     /// Whether one that begins there misses nothing here, and does not have to wait for others' history.
@@ -129,17 +184,20 @@ impl Group {
 
     /// Whether what is kept is true as long as nothing happens.
     pub(in crate::grpc) fn is_live(&self) -> bool {
-        self.live.get()
+        match &*self.source.borrow() {
+            Source::Group(wider) => wider.is_live(),
+            _ => self.live.get(),
+        }
     }
 
     /// An answer is not kept any more.
-    pub(in crate::grpc) fn unfollow(self: &Rc<Self>, proxy: &Proxy, entry: &Rc<Entry>) {
+    pub(in crate::grpc) fn unfollow(self: &Rc<Self>, proxy: &Rc<Proxy>, entry: &Rc<Entry>) {
         self.followers.borrow_mut().retain(|known| !Rc::ptr_eq(known, entry));
         self.end_if_empty(proxy);
     }
 
     /// Those answers do not hold any more that were made before a revision.
-    fn tell_followers(&self, proxy: &Proxy, before: i64) {
+    fn tell_followers(&self, proxy: &Rc<Proxy>, before: i64) {
         let followers = std::mem::take(&mut *self.followers.borrow_mut());
         let (stale, rest): (Vec<_>, Vec<_>) =
             followers.into_iter().partition(|entry| entry.from <= before);
@@ -159,99 +217,135 @@ impl Group {
         self.end_if_empty(&client.proxy);
     }
 
-    fn end_if_empty(self: &Rc<Self>, proxy: &Proxy) {
-        if self.members.borrow().is_empty() && self.followers.borrow().is_empty() {
+    fn is_empty(&self) -> bool {
+        self.members.borrow().is_empty() && self.followers.borrow().is_empty()
+    }
+
+    fn end_if_empty(self: &Rc<Self>, proxy: &Rc<Proxy>) {
+        if self.is_empty() {
             self.end(proxy);
         }
     }
 
-    fn end(self: &Rc<Self>, proxy: &Proxy) {
+    fn end(self: &Rc<Self>, proxy: &Rc<Proxy>) {
         proxy.hub.remove(self);
-        if let Some(task) = self.task.borrow_mut().take() {
-            task.abort();
+        if let Some((lane, _)) = self.source() {
+            lane.forget(self);
+            self.children.borrow().all().iter().for_each(|child| lane.forget(child));
+        }
+        match self.source.take() {
+            Source::Nowhere => {}
+            Source::Lane(lane, id) => {
+                lane.remove(id);
+                proxy.hub.close_if_empty(&lane);
+            }
+            Source::Group(wider) => wider.children.borrow_mut().remove(self),
         }
         self.live.set(false);
         self.tell_followers(proxy, i64::MAX);
         // Nobody waits for a group that is no more.
         let (new, sent) = std::mem::take(&mut *self.tickets.borrow_mut());
         new.into_iter().chain(sent).for_each(|ticket| ticket.answered(None));
+        self.let_go(proxy);
+    }
+
+    /// Those that it has fed get their events elsewhere, from the first that they have not seen.
+    fn let_go(&self, proxy: &Rc<Proxy>) {
+        let children = self.children.take();
+        for child in children.all() {
+            child.next.set(child.next.get().max(self.next.get()));
+            child.source.take();
+            child.tell_followers(proxy, i64::MAX);
+            proxy.hub.place(proxy, &child);
+        }
     }
 
     /// Asks the cluster how far this watch is.
-    pub(super) fn ask(&self, ticket: Rc<Ticket>) {
+    pub(super) fn ask(self: &Rc<Self>, ticket: Rc<Ticket>) {
         self.tickets.borrow_mut().0.push(ticket);
-        self.asked.notify_one();
+        if let Some((lane, _)) = self.source() {
+            lane.ask(self);
+        }
+    }
+
+    /// The question has been sent.
+    pub(super) fn progress_asked(&self) {
+        let (new, sent) = &mut *self.tickets.borrow_mut();
+        sent.append(new);
+    }
+
+    /// Whether there is a question that has not been sent.
+    pub(super) fn has_question(&self) -> bool {
+        !self.tickets.borrow().0.is_empty()
+    }
+
+    /// The question has been answered.
+    pub(super) fn progressed_to(&self, header: Option<ResponseHeader>) {
+        let answered = std::mem::take(&mut self.tickets.borrow_mut().1);
+        answered.iter().for_each(|ticket| ticket.answered(header));
+    }
+
+    /// Whether an answer about a revision can only have been given since this watch was created.
+    pub(super) fn is_younger(&self, revision: i64) -> bool {
+        revision > self.target.get()
+    }
+
+    /// Nobody answers.
+    pub(super) fn give_up_progress(&self) {
+        let (new, sent) = std::mem::take(&mut *self.tickets.borrow_mut());
+        drop((new, sent));
     }
 
     /// In whose name the cluster is asked: each member has shown that it may.
-    fn headers(&self) -> Option<HeaderMap> {
+    pub(super) fn headers(&self) -> Option<HeaderMap> {
         let members = self.members.borrow();
         let first = members.first().map(|member| member.client.headers.clone());
         first.or_else(|| self.followers.borrow().first().map(|entry| entry.headers.clone()))
     }
 
-    /// One watch, until it breaks off.
-    async fn session(self: &Rc<Self>, proxy: &Rc<Proxy>, headers: &HeaderMap) -> Status {
-        let path = "/etcdserverpb.Watch/Watch";
-        let (mut out, mut incoming) = match proxy.upstream.stream(path, headers).await {
-            Ok(both) => both,
-            Err(status) => return status,
-        };
-        match self.watch(proxy, &mut out, &mut incoming).await {
-            Ok(()) => Status::new(Code::Unavailable, "the watch has ended"),
-            Err(status) => status,
+    /// The stream that it was on is over.
+    pub(super) fn broke_off(self: &Rc<Self>, proxy: &Rc<Proxy>) {
+        proxy.hub.leaves(self);
+        self.source.take();
+        self.live.set(false);
+        self.tell_followers(proxy, i64::MAX);
+        for child in self.children.borrow().all() {
+            child.tell_followers(proxy, i64::MAX);
         }
     }
 
-    async fn watch(
-        self: &Rc<Self>,
-        proxy: &Rc<Proxy>,
-        out: &mut Outgoing,
-        incoming: &mut Incoming,
-    ) -> Result<(), Status> {
-        out.send(&self.create_request()).await?;
-        let mut parts = Vec::new();
-        let mut asked = 0;
-        loop {
-            tokio::select! {
-                message = incoming.next() => {
-                    let Some(raw) = message? else { return Ok(()) };
-                    self.take(proxy, raw, &mut parts)?;
-                }
-                () = self.asked.notified() => {
-                    {
-                        let (new, sent) = &mut *self.tickets.borrow_mut();
-                        sent.append(new);
-                    }
-                    asked = 1;
-                    out.send(&progress_request()).await?;
-                }
-                // A member says nothing while it still reads history.
-                () = tokio::time::sleep(ASK_AGAIN), if !self.tickets.borrow().1.is_empty() => {
-                    asked += 1;
-                    if asked <= ASK_TIMES {
-                        out.send(&progress_request()).await?;
-                    } else {
-                        drop(std::mem::take(&mut self.tickets.borrow_mut().1));
-                    }
-                }
-            }
+    /// Ends the streams of all clients that have watchers here, or in a group that this one feeds.
+    pub(super) fn refuse_all(self: &Rc<Self>, proxy: &Rc<Proxy>, status: &Status) {
+        let children = self.children.borrow().all();
+        for group in children.iter().chain([self]) {
+            let members = std::mem::take(&mut *group.members.borrow_mut());
+            members.iter().for_each(|member| member.client.end(status.clone()));
+            group.end_if_empty(proxy);
         }
     }
 
-    fn create_request(&self) -> Bytes {
-        let create = WatchCreateRequest {
+    /// Ends the streams of those clients that call in this name.
+    pub(super) fn refuse_those(self: &Rc<Self>, proxy: &Rc<Proxy>, name: &Name, status: &Status) {
+        let is_theirs = |member: &Member| name.is_of(&member.client.headers);
+        let members = std::mem::take(&mut *self.members.borrow_mut());
+        let (theirs, rest) = members.into_iter().partition::<Vec<_>, _>(is_theirs);
+        *self.members.borrow_mut() = rest;
+        theirs.iter().for_each(|member| member.client.end(status.clone()));
+        self.end_if_empty(proxy);
+    }
+
+    /// What the cluster is asked for, under this id.
+    pub(super) fn create_request(&self, id: i64) -> WatchCreateRequest {
+        WatchCreateRequest {
             key: self.what.key.clone(),
             range_end: self.what.end.clone(),
             start_revision: self.place(),
             progress_notify: true,
             filters: self.what.filters.clone(),
             prev_kv: self.what.prev_kv,
-            watch_id: 0,
+            watch_id: id,
             fragment: self.what.fragment,
-        };
-        let union = Some(RequestUnion::CreateRequest(create));
-        WatchRequest { request_union: union }.encode_to_vec().into()
+        }
     }
 
     /// Where the cluster is asked to begin. A member does not tell how far a watch is that begins in its future, so
@@ -261,36 +355,26 @@ impl Group {
         if next > self.start || self.at_head { next - 1 } else { next }
     }
 
-    /// A message of the cluster's.
-    fn take(
+    /// A message of the cluster's about this watch.
+    pub(super) fn take(
         self: &Rc<Self>,
         proxy: &Rc<Proxy>,
         raw: Bytes,
+        response: WatchResponse,
         parts: &mut Vec<Batch>,
-    ) -> Result<(), Status> {
-        let response = WatchResponse::decode(raw.clone())
-            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-        proxy.hub.note(response.header);
+    ) {
         let revision = response.header.map_or(0, |header| header.revision);
         if response.canceled {
-            self.cancelled(proxy, &response);
-        } else if response.created {
+            return self.cancelled(proxy, &response);
+        }
+        if response.created {
             self.live.set(true);
             self.target.set(revision);
             self.level.set(self.level.get() || self.next.get() > revision);
-        } else if response.watch_id == NOBODY {
-            let answered = std::mem::take(&mut self.tickets.borrow_mut().1);
-            answered.iter().for_each(|ticket| ticket.answered(response.header));
         } else if response.events.is_empty() {
-            self.next.set(self.next.get().max(revision + 1));
-            self.level.set(true);
-            let members = self.members.borrow();
-            for member in members.iter().filter(|member| member.progress) {
-                // One that has no room needs no word that there is nothing.
-                if member.client.has_room(raw.len()) {
-                    member.client.deliver(member.id, &raw);
-                }
-            }
+            let raw = without_id(&raw);
+            self.progressed(revision, &raw);
+            self.children.borrow().all().iter().for_each(|child| child.progressed(revision, &raw));
         } else {
             let more_follows = response.fragment;
             parts.push(Batch::new(proxy.keys.namespace(), self.next.get(), raw, response));
@@ -300,14 +384,26 @@ impl Group {
             }
         }
         self.become_one(proxy);
-        Ok(())
+    }
+
+    /// Nothing has happened up to a revision.
+    fn progressed(&self, revision: i64, raw: &Bytes) {
+        self.next.set(self.next.get().max(revision + 1));
+        self.level.set(true);
+        for member in self.members.borrow().iter().filter(|member| member.progress) {
+            // One that has no room needs no word that there is nothing.
+            if member.client.has_room(raw.len()) {
+                member.client.deliver(member.id, raw);
+            }
+        }
     }
 
     /// Gives an answer, in its parts, to all members: each gets all of it or, if it has no room, none.
-    fn give_out(&self, proxy: &Proxy, parts: &[Batch]) {
+    fn give_out(&self, proxy: &Rc<Proxy>, parts: &[Batch]) {
         let len = parts.iter().map(|part| part.raw.len()).sum();
+        let all = parts;
         // All of a part may have been seen before.
-        let parts = || parts.iter().filter(|part| part.last > 0);
+        let parts = || all.iter().filter(|part| part.last > 0);
         let first = parts().map(|part| part.first).min().unwrap_or_default();
         let last = parts().map(|part| part.last).max().unwrap_or_default();
         let events: usize = parts().map(|part| part.response.events.len()).sum();
@@ -333,30 +429,40 @@ impl Group {
                 }
             }
         }
-        self.tell_followers(proxy, last);
-        proxy.hub.events.set(proxy.hub.events.get() + given);
         for (at, revision) in behind.into_iter().rev() {
             let member = self.members.borrow_mut().swap_remove(at);
             member.client.fell_behind(member.id, revision);
         }
         self.next.set(self.next.get().max(last + 1));
         self.level.set(self.level.get() || last >= self.target.get());
+        proxy.hub.events.set(proxy.hub.events.get() + given);
+        let shares = self.children.borrow().share(proxy.keys.namespace(), all);
+        shares.iter().for_each(|(child, parts)| child.give_out(proxy, parts));
+        self.tell_followers(proxy, last);
     }
 
     /// Takes over the members of a group that is exactly as far.
-    fn become_one(self: &Rc<Self>, proxy: &Proxy) {
-        if self.members.borrow().is_empty() && self.followers.borrow().is_empty() {
+    fn become_one(self: &Rc<Self>, proxy: &Rc<Proxy>) {
+        if self.is_empty() {
             return self.end(proxy);
         }
         while let Some(twin) = proxy.hub.twin(self) {
-            for member in twin.members.borrow_mut().drain(..) {
-                member.client.moved(member.id, self);
-                self.members.borrow_mut().push(member);
+            // One that has read history shares its stream with others that still do.
+            if !self.at_head {
+                return twin.take_over(self, proxy);
             }
-            let (new, sent) = std::mem::take(&mut *twin.tickets.borrow_mut());
-            new.into_iter().chain(sent).for_each(|ticket| self.ask(ticket));
-            twin.end(proxy);
+            self.take_over(&twin, proxy);
         }
+    }
+
+    fn take_over(self: &Rc<Self>, other: &Rc<Self>, proxy: &Rc<Proxy>) {
+        for member in other.members.borrow_mut().drain(..) {
+            member.client.moved(member.id, self);
+            self.members.borrow_mut().push(member);
+        }
+        let (new, sent) = std::mem::take(&mut *other.tickets.borrow_mut());
+        new.into_iter().chain(sent).for_each(|ticket| self.ask(ticket));
+        other.end(proxy);
     }
 
     /// The cluster has ended this watch. Who is past what was compacted goes on; who was refused although its
@@ -393,28 +499,33 @@ impl Group {
 }
 
 impl Batch {
-    /// The raw message is sent on, so it must bear no id: ours is the only watch on its stream, whose id is 0.
-    /// What is before `from` has been seen already.
+    /// The raw message is sent on, so it must bear no id. What is before `from` has been seen already.
     fn new(
         namespace: Option<&Namespace>,
         from: i64,
         raw: Bytes,
         mut response: WatchResponse,
     ) -> Self {
-        let is_new = response.events.iter().all(|event| revision(event) >= from);
-        let raw = if response.watch_id == 0 && namespace.is_none() && is_new {
-            raw
-        } else {
-            response.watch_id = 0;
-            response.events.retain(|event| revision(event) >= from);
-            if let Some(namespace) = namespace {
-                for event in &mut response.events {
-                    namespace.strip_all(event.kv.as_mut_slice());
-                    namespace.strip_all(event.prev_kv.as_mut_slice());
-                }
+        if namespace.is_none() && response.events.iter().all(|event| revision(event) >= from) {
+            return Self::made(without_id(&raw), response);
+        }
+        if let Some(namespace) = namespace {
+            for event in &mut response.events {
+                namespace.strip_all(event.kv.as_mut_slice());
+                namespace.strip_all(event.prev_kv.as_mut_slice());
             }
-            response.encode_to_vec().into()
-        };
+        }
+        Self::of(from, response)
+    }
+
+    /// Of what a group is fed with.
+    pub(super) fn of(from: i64, mut response: WatchResponse) -> Self {
+        response.watch_id = 0;
+        response.events.retain(|event| revision(event) >= from);
+        Self::made(response.encode_to_vec().into(), response)
+    }
+
+    fn made(raw: Bytes, response: WatchResponse) -> Self {
         let revisions = || response.events.iter().map(revision);
         let (first, last) = (revisions().min(), revisions().max());
         let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
@@ -424,6 +535,7 @@ impl Batch {
     /// The same without what is before a revision.
     fn since(&self, from: i64) -> Bytes {
         let mut response = self.response.clone();
+        response.watch_id = 0;
         response.events.retain(|event| revision(event) >= from);
         response.encode_to_vec().into()
     }
@@ -433,44 +545,21 @@ fn revision(event: &Event) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
-fn progress_request() -> Bytes {
-    let union = Some(RequestUnion::ProgressRequest(WatchProgressRequest {}));
-    WatchRequest { request_union: union }.encode_to_vec().into()
-}
-
-/// Keeps a group's watch for as long as anybody is in it.
-pub(super) async fn run(group: Rc<Group>, proxy: Rc<Proxy>) {
-    let mut pause = PAUSE.0;
-    while let Some(headers) = group.headers() {
-        let before = group.next.get();
-        let status = group.session(&proxy, &headers).await;
-        group.live.set(false);
-        group.tell_followers(&proxy, i64::MAX);
-        group.end_if_empty(&proxy);
-        let leaderless = group.what.leader && &*status.message == "etcdserver: no leader";
-        if leaderless {
-            // Each client's stream hears it as it would from a member, and asks again as it likes.
-            let members = std::mem::take(&mut *group.members.borrow_mut());
-            members.iter().for_each(|member| member.client.end(status.clone()));
-            return group.end(&proxy);
+/// A message without the id that it bears.
+fn without_id(raw: &Bytes) -> Bytes {
+    const ID: u32 = 2;
+    let mut rest = &raw[..];
+    while !rest.is_empty() {
+        let at = raw.len() - rest.len();
+        let skipped = decode_key(&mut rest).and_then(|(tag, wire)| {
+            skip_field(wire, tag, &mut rest, DecodeContext::default()).map(|()| tag)
+        });
+        match skipped {
+            Ok(ID) => return [&raw[..at], rest].concat().into(),
+            Ok(_) => {}
+            // It has been decoded before.
+            Err(_) => break,
         }
-        if is_refusal(&status) {
-            // It is meant for the one in whose name was asked; the next one may do better.
-            let refused = group.members.borrow().first().map(|member| Rc::clone(&member.client));
-            if let Some(client) = refused {
-                client.end(status);
-                group.leave_all(&client);
-                continue;
-            }
-        }
-        {
-            let (new, sent) = &mut *group.tickets.borrow_mut();
-            new.append(sent);
-            if !new.is_empty() {
-                group.asked.notify_one();
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = if group.next.get() > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
     }
+    raw.clone()
 }

@@ -1,4 +1,5 @@
-//! All groups: which one a watcher joins, and which become one. Not here: what a group does (`group`).
+//! All groups: which one a watcher joins, which become one, which feeds which, and the streams that they are on. Not
+//! here: what a group does (`group`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -6,18 +7,25 @@ use std::rc::Rc;
 
 use etch_api::pb::etcdserverpb::ResponseHeader;
 use etch_rpc::MessageBuf;
+use http::HeaderMap;
 
 use super::What;
-use super::group::{Group, Member, run};
+use super::group::{Group, Member};
+use super::lane::{Lane, Name, run};
 use crate::grpc::Proxy;
 use crate::grpc::cache::Entry;
 
 /// Room for small messages, taken anew when it is used up.
 const BUFFER: usize = 64 << 10;
+/// Ranges that are looked at for one that has a new one inside. Where there are more, it is not worth it.
+const WIDE: usize = 64;
 
 /// The proxy's watches of the cluster.
 pub(in crate::grpc) struct Hub {
     groups: RefCell<HashMap<What, Vec<Rc<Group>>>>,
+    /// Those of them that are ranges on a stream of the cluster's.
+    wide: RefCell<Vec<Rc<Group>>>,
+    lanes: RefCell<HashMap<Name, Rc<Lane>>>,
     head: Cell<Option<ResponseHeader>>,
     /// Clients' watchers.
     pub(in crate::grpc) watchers: Cell<usize>,
@@ -31,6 +39,8 @@ impl Default for Hub {
     fn default() -> Self {
         Self {
             groups: RefCell::default(),
+            wide: RefCell::default(),
+            lanes: RefCell::default(),
             head: Cell::default(),
             watchers: Cell::default(),
             events: Cell::default(),
@@ -42,7 +52,12 @@ impl Default for Hub {
 impl Hub {
     /// Watches of the cluster.
     pub(in crate::grpc) fn upstream_watches(&self) -> usize {
-        self.groups.borrow().values().map(Vec::len).sum()
+        self.groups.borrow().values().flatten().filter(|group| !group.is_fed()).count()
+    }
+
+    /// Streams of the cluster that they are on.
+    pub(in crate::grpc) fn upstream_streams(&self) -> usize {
+        self.lanes.borrow().len()
     }
 
     /// Puts a watcher into a group that has not gone past its beginning, or into a new one. `at_head` says that
@@ -67,7 +82,7 @@ impl Hub {
         self.group(proxy, &what, entry.from, true, |group| group.add_follower(entry))
     }
 
-    /// A group for something from a revision on, which it is given before the group runs.
+    /// A group for something from a revision on, which it is given before the group is placed.
     fn group(
         &self,
         proxy: &Rc<Proxy>,
@@ -85,13 +100,61 @@ impl Hub {
         let group = Rc::new(Group::new(what.clone(), from, at_head));
         add(&group);
         same.push(Rc::clone(&group));
-        let task = tokio::task::spawn_local(run(Rc::clone(&group), Rc::clone(proxy)));
-        group.runs(task.abort_handle());
+        drop(groups);
+        self.place(proxy, &group);
         group
+    }
+
+    /// Gives a group that has none a place to get its events from, as long as anybody is in it: a wider group that
+    /// is where it is, or a stream of the cluster's.
+    pub(super) fn place(&self, proxy: &Rc<Proxy>, group: &Rc<Group>) {
+        let Some(headers) = group.headers() else { return };
+        if let Some(wider) = self.wider(group) {
+            return wider.feed(group);
+        }
+        if group.what().is_range() {
+            self.wide.borrow_mut().push(Rc::clone(group));
+        }
+        let name = Name::new(&headers, group.is_level());
+        let lane = self.lanes.borrow().get(&name).cloned();
+        let lane = lane.unwrap_or_else(|| self.open_lane(proxy, name, headers));
+        group.board(&lane);
+    }
+
+    fn wider(&self, group: &Group) -> Option<Rc<Group>> {
+        let wide = self.wide.borrow();
+        if !group.is_level() || wide.len() > WIDE {
+            return None;
+        }
+        wide.iter().find(|wider| wider.can_feed(group)).cloned()
+    }
+
+    fn open_lane(&self, proxy: &Rc<Proxy>, name: Name, headers: HeaderMap) -> Rc<Lane> {
+        let lane = Rc::new(Lane::new(name.clone(), headers));
+        self.lanes.borrow_mut().insert(name, Rc::clone(&lane));
+        let task = tokio::task::spawn_local(run(Rc::clone(&lane), Rc::clone(proxy)));
+        lane.runs(task.abort_handle());
+        lane
+    }
+
+    /// Closes a stream that nobody is on.
+    pub(super) fn close_if_empty(&self, lane: &Rc<Lane>) {
+        if lane.is_empty() {
+            self.lanes.borrow_mut().retain(|_, known| !Rc::ptr_eq(known, lane));
+            lane.stop();
+        }
+    }
+
+    /// A group is on no stream any more.
+    pub(super) fn leaves(&self, group: &Rc<Group>) {
+        if group.what().is_range() {
+            self.wide.borrow_mut().retain(|known| !Rc::ptr_eq(known, group));
+        }
     }
 
     /// Takes a group off the list: nobody is in it any more, or the cluster has ended it.
     pub(super) fn remove(&self, group: &Rc<Group>) {
+        self.leaves(group);
         let mut groups = self.groups.borrow_mut();
         if let Some(same) = groups.get_mut(group.what()) {
             same.retain(|known| !Rc::ptr_eq(known, group));
@@ -99,6 +162,12 @@ impl Hub {
                 groups.remove(group.what());
             }
         }
+    }
+
+    /// The streams of the cluster.
+    #[cfg(test)]
+    pub(super) fn lanes(&self) -> Vec<Rc<Lane>> {
+        self.lanes.borrow().values().cloned().collect()
     }
 
     /// The groups that see this.

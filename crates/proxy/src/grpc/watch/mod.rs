@@ -7,6 +7,8 @@
 
 mod group;
 mod hub;
+mod lane;
+mod share;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -59,6 +61,25 @@ impl What {
     /// Everything that happens to these keys.
     pub(super) fn all(key: Bytes, end: Bytes) -> Self {
         Self { key, end, filters: Vec::new(), prev_kv: false, fragment: false, leader: false }
+    }
+
+    fn is_range(&self) -> bool {
+        !self.end.is_empty()
+    }
+
+    /// Whether this is a range with that key in it.
+    fn has(&self, key: &[u8]) -> bool {
+        self.is_range() && self.key <= key && (&self.end[..] == b"\0" || key < &self.end[..])
+    }
+
+    /// Whether this is a range that has all of another in it, and sees it alike.
+    fn covers(&self, other: &Self) -> bool {
+        let alike = self.filters == other.filters
+            && (self.prev_kv, self.fragment, self.leader)
+                == (other.prev_kv, other.fragment, other.leader);
+        let open = &self.end[..] == b"\0";
+        let ends = !other.is_range() || open || (&other.end[..] != b"\0" && other.end <= self.end);
+        alike && self != other && self.has(&other.key) && ends
     }
 }
 

@@ -12,11 +12,15 @@ fn what() -> What {
 
 /// A client with watchers of these ids from these revisions on.
 fn client(proxy: &Rc<Proxy>, watchers: &[(i64, i64)], at_head: bool) -> Rc<Client> {
+    client_of(proxy, &what(), watchers, at_head)
+}
+
+fn client_of(proxy: &Rc<Proxy>, what: &What, watchers: &[(i64, i64)], at_head: bool) -> Rc<Client> {
     let client = Rc::new(Client::new(Rc::clone(proxy), HeaderMap::new()));
     for (id, from) in watchers {
         let member = Member { client: Rc::clone(&client), id: *id, from: *from, progress: true };
-        let place = Place::Group(proxy.hub.join(proxy, &what(), member, at_head));
-        let watcher = Watcher { what: what(), progress: true, place };
+        let place = Place::Group(proxy.hub.join(proxy, what, member, at_head));
+        let watcher = Watcher { what: what.clone(), progress: true, place };
         client.watchers.borrow_mut().insert(*id, watcher);
         proxy.hub.watchers.set(proxy.hub.watchers.get() + 1);
     }
@@ -35,7 +39,7 @@ fn header(revision: i64) -> Option<ResponseHeader> {
 }
 
 fn says(group: &Rc<Group>, proxy: &Rc<Proxy>, parts: &mut Vec<Batch>, response: &WatchResponse) {
-    group.take(proxy, response.encode_to_vec().into(), parts).expect("an answer");
+    group.take(proxy, response.encode_to_vec().into(), response.clone(), parts);
 }
 
 fn created(revision: i64) -> WatchResponse {
@@ -43,9 +47,13 @@ fn created(revision: i64) -> WatchResponse {
 }
 
 fn events(revisions: &[i64], value: usize) -> WatchResponse {
+    events_of("k", revisions, value)
+}
+
+fn events_of(key: &'static str, revisions: &[i64], value: usize) -> WatchResponse {
     let event = |revision: &i64| Event {
         kv: Some(KeyValue {
-            key: "k".into(),
+            key: key.into(),
             value: vec![0; value].into(),
             mod_revision: *revision,
             ..<_>::default()
@@ -214,4 +222,114 @@ fn an_answer_is_kept_until_something_happens_to_its_keys() {
         keep(6);
         assert_eq!(proxy.cache.len(), 0);
     });
+}
+
+fn both(mut one: WatchResponse, other: WatchResponse) -> WatchResponse {
+    one.header = other.header;
+    one.events.extend(other.events);
+    one
+}
+
+#[test]
+fn what_lies_inside_a_range_is_fed_by_it() {
+    for prefix in ["", "p/"] {
+        run(async |mut proxy| {
+            let unique = Rc::get_mut(&mut proxy).expect("nobody else's yet");
+            unique.keys = crate::grpc::Keys::new(prefix);
+            let named = |key: &str| Bytes::from(format!("{prefix}{key}"));
+            let wide = What::all(named("k"), named("l"));
+            let all = client_of(&proxy, &wide, &[(1, 5)], true);
+            let group = group_of(&all, 1).expect("a group");
+            let mut parts = Vec::new();
+            says(&group, &proxy, &mut parts, &created(4));
+            let one = client_of(&proxy, &What::all(named("k5"), Bytes::new()), &[(2, 5)], true);
+            let some = client_of(&proxy, &What::all(named("k4"), named("k6")), &[(3, 5)], true);
+            let late = client_of(&proxy, &What::all(named("k5"), Bytes::new()), &[(4, 7)], true);
+            assert_eq!(proxy.hub.upstream_watches(), 1);
+            let stored = |name: &str, revisions: &[i64]| {
+                let mut response = events_of("", revisions, 1);
+                for kv in response.events.iter_mut().flat_map(|event| &mut event.kv) {
+                    kv.key = named(name);
+                }
+                response
+            };
+            let said = both(stored("k1", &[5]), both(stored("k5", &[6]), stored("k4", &[7])));
+            says(&group, &proxy, &mut parts, &said);
+            assert_eq!(told(&all), [(1, vec![5, 6, 7])]);
+            assert_eq!(told(&one), [(2, vec![6])]);
+            assert_eq!(told(&some), [(3, vec![6, 7])]);
+            assert_eq!(told(&late), []);
+            // The range goes; who was inside begins behind what it has seen, with watches of its own.
+            drop(crate::grpc::watch::Gone(all));
+            assert_eq!(proxy.hub.upstream_watches(), 2);
+            let own = group_of(&one, 2).expect("a group");
+            assert_eq!((own.next(), own.place()), (8, 7));
+            says(&own, &proxy, &mut parts, &created(7));
+            says(&own, &proxy, &mut parts, &stored("k5", &[6]));
+            says(&own, &proxy, &mut parts, &stored("k5", &[8, 9]));
+            assert_eq!((told(&one), told(&late)), (vec![(2, vec![8, 9])], vec![(4, vec![8, 9])]));
+        });
+    }
+}
+
+#[test]
+fn parts_for_who_is_fed_end_with_a_last_one() {
+    run(async |proxy| {
+        let fragmented = |key: &'static str, end: &'static str| What {
+            fragment: true,
+            ..What::all(key.into(), end.into())
+        };
+        let all = client_of(&proxy, &fragmented("k", "l"), &[(1, 5)], true);
+        let group = group_of(&all, 1).expect("a group");
+        let mut parts = Vec::new();
+        says(&group, &proxy, &mut parts, &created(4));
+        let one = client_of(&proxy, &fragmented("k5", ""), &[(2, 5)], true);
+        let part = |key, more| WatchResponse { fragment: more, ..events_of(key, &[5], 1) };
+        for (key, more) in [("k5", true), ("k5", true), ("k6", false)] {
+            says(&group, &proxy, &mut parts, &part(key, more));
+        }
+        let mut more = Vec::new();
+        while let Some(payload) = one.pop() {
+            let message = payload.into_bytes().expect("bytes");
+            more.push(WatchResponse::decode(message).expect("an answer").fragment);
+        }
+        assert_eq!(more, [true, false]);
+    });
+}
+
+#[test]
+fn what_sees_otherwise_or_begins_elsewhere_is_not_fed() {
+    run(async |proxy| {
+        let wide = What::all("k".into(), "l".into());
+        let all = client_of(&proxy, &wide, &[(1, 9)], true);
+        let group = group_of(&all, 1).expect("a group");
+        says(&group, &proxy, &mut Vec::new(), &created(8));
+        let key = || What::all("k5".into(), Bytes::new());
+        let others = [
+            (What { prev_kv: true, ..key() }, 9),
+            (What { filters: vec![1], ..key() }, 9),
+            (What { leader: true, ..key() }, 9),
+            (What::all("l".into(), Bytes::new()), 9),
+            (What::all("k5".into(), "m".into()), 9),
+            (What::all("k5".into(), "\0".into()), 9),
+            // History, which the range has behind it.
+            (key(), 3),
+        ];
+        for (at, (what, from)) in others.iter().enumerate() {
+            let _other = client_of(&proxy, what, &[(2, *from)], *from == 9);
+            assert_eq!(proxy.hub.upstream_watches(), 2 + at, "{what:?}");
+        }
+        assert_eq!(proxy.hub.upstream_streams(), 2, "one of them for history");
+    });
+}
+
+#[test]
+fn an_id_is_taken_out_of_a_message_wherever_it_stands() {
+    let with = WatchResponse { watch_id: 300, ..events(&[5], 9) };
+    let without = WatchResponse { watch_id: 0, ..with.clone() };
+    assert_eq!(without_id(&with.encode_to_vec().into()), without.encode_to_vec());
+    assert_eq!(without_id(&without.encode_to_vec().into()), without.encode_to_vec());
+    let mut behind = without.encode_to_vec();
+    prost::encoding::int64::encode(2, &-1, &mut behind);
+    assert_eq!(without_id(&behind.into()), without.encode_to_vec());
 }
