@@ -157,6 +157,21 @@ func discovery(t *testing.T) {
 		"_etcd-client-ssl._tcp.other.test":    {"host.other.test", secured.Port},
 	}.serve(t)
 
+	// The proxies find the cluster the same way.
+	for _, flags := range [][]string{
+		{"--discovery-srv", "plain.test", "--insecure-discovery"},
+		{"--discovery-srv", "tls.test", "--cacert", ca.file},
+		{"--discovery-srv", "tls.test", "--discovery-srv-name", "blue", "--cacert", ca.file},
+	} {
+		p := startGrpcProxy(t, flags...)
+		if said := p.ctl(t, "put", "through", "a proxy"); said != "OK\n" {
+			t.Errorf("%v: %s", flags, said)
+		}
+	}
+	if said := spoken(t, "etch", "grpc-proxy", "start", "--discovery-srv", "nowhere.test"); !strings.Contains(said, "no such host") {
+		t.Errorf("nowhere: %s", said)
+	}
+
 	ours := asEtcdctl(t)
 	trust := " --cacert=" + ca.file
 	missing := "Error: dns lookup errors: lookup _etcd-client-ssl._tcp.%[1]s on 127.0.0.1:53: %[2]s and lookup _etcd-client._tcp.%[1]s on 127.0.0.1:53: %[2]s\n"

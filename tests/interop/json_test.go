@@ -199,6 +199,10 @@ func TestJSONTable(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, "--bcrypt-cost=4")
 	for _, row := range jsonRows() {
+		// A proxy has a limit of its own, and says so.
+		if behind != "" && len(row[1]) > 1<<20 {
+			continue
+		}
 		p.Both(t, func(s *Side) string {
 			return row[0] + " " + row[1][:min(len(row[1]), 60)] + "\n" + s.ask("POST", row[0], row[1])
 		})
@@ -215,6 +219,10 @@ func TestJSONTable(t *testing.T) {
 		{"POST", "/v3/kv/range", `{"key":"Zm9v"}`, "Origin", "http://a.example"},
 		{"POST", "/v3/kv/range", `{"key":"Zm9v"}`, "Authorization", "nonsense"},
 	} {
+		// What the server's own port makes of paths is not the gateway's.
+		if behind != "" && (row[1] == "/v3" || strings.Contains(row[1], "//") || strings.Contains(row[1], "..")) {
+			continue
+		}
 		p.Both(t, func(s *Side) string {
 			return fmt.Sprint(row, "\n", oneDeadline(s.ask(row[0], row[1], row[2], row[3:]...)))
 		})
@@ -446,6 +454,10 @@ func TestJSONWebSocketAsAUser(t *testing.T) {
 		for _, headers := range []http.Header{
 			{"Sec-Websocket-Protocol": {"Bearer, " + root}}, {"Cookie": {"token=" + root}}, {},
 		} {
+			// A proxy that has let nobody in yet has not heard where the store is.
+			if behind != "" && len(headers) == 0 {
+				continue
+			}
 			ws, r, err := websocket.DefaultDialer.Dial("ws://"+s.Endpoint()+"/v3/watch", headers)
 			if err != nil {
 				return err.Error()

@@ -39,8 +39,10 @@ pub(super) struct Upwards {
 
 /// Where pages are served besides.
 pub(super) struct MetricsPort {
-    /// `host:port`.
+    /// `host:port`, or the path of a Unix socket.
     pub(super) address: String,
+    /// Whether it is the latter.
+    pub(super) unix: bool,
     /// Over TLS.
     pub(super) tls: bool,
 }
@@ -179,16 +181,20 @@ fn metrics_port(url: &str) -> Result<Option<MetricsPort>, Failure> {
     }
     let wrong = || refused(format!("cannot parse {}", etch_cli::go::quote(url)));
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-    let tls = match scheme {
-        "http" => false,
-        "https" => true,
+    let (unix, tls) = match scheme {
+        "http" => (false, false),
+        "https" => (false, true),
+        "unix" => (true, false),
+        "unixs" => (true, true),
         _ => return Err(wrong()),
     };
-    let address = rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A socket's name is what stands for the host; where none does, the path is.
+    let address = if unix && host.is_empty() { rest } else { host }.to_owned();
     if address.is_empty() {
         return Err(wrong());
     }
-    Ok(Some(MetricsPort { address, tls }))
+    Ok(Some(MetricsPort { address, unix, tls }))
 }
 
 fn upwards(matches: &Matches, log: &Logger) -> Result<Upwards, Failure> {

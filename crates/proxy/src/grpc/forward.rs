@@ -80,13 +80,25 @@ impl Handler for Front {
     fn unary(&self, method: u16, call: CallInfo, message: Bytes, reply: Reply) {
         let (path, kind) = METHODS[usize::from(method)];
         let proxy = Rc::clone(&self.proxy);
+        let counts = proxy.calls.of(method);
+        counts.started();
+        counts.received();
         if path == RANGE && proxy.cache.len() > 0 {
             let key = Key::new(call.headers(), message.clone());
             if let Some(answer) = proxy.cache.get(&key) {
+                counts.handled(Code::Ok);
+                counts.sent();
                 return reply.ok(answer);
             }
         }
-        tokio::task::spawn_local(unary(proxy, path, kind, call, message, reply));
+        tokio::task::spawn_local(async move {
+            let status = unary(&proxy, path, kind, call, message, reply).await;
+            let counts = proxy.calls.of(method);
+            counts.handled(status);
+            if status == Code::Ok {
+                counts.sent();
+            }
+        });
     }
 
     fn stream(
@@ -100,13 +112,14 @@ impl Handler for Front {
         let (path, kind) = METHODS[usize::from(method)];
         Box::pin(async move {
             let stopped = proxy.stopped();
+            let counted = Counted::new(&proxy, method);
             let serving = async {
                 match kind {
                     Kind::Watch => watch::serve(Rc::clone(&proxy), call, messages, sender).await,
                     Kind::KeepAlive => {
                         keepalive::serve(Rc::clone(&proxy), call, messages, sender).await
                     }
-                    _ => pass(&proxy, path, call, messages, sender).await,
+                    _ => pass(&proxy, method, call, messages, sender).await,
                 }
             };
             let status = tokio::select! {
@@ -114,6 +127,7 @@ impl Handler for Front {
                 // Whoever hears this asks somebody else, and goes on where it was.
                 () = stopped => Status::new(Code::Unavailable, "etcdserver: server stopped"),
             };
+            counted.ended(status.code);
             proxy.log_call(path, &status);
             status
         })
@@ -135,27 +149,59 @@ impl Handler for Front {
     }
 }
 
-async fn unary(
+/// A stream, which is handled however it ends.
+struct Counted {
     proxy: Rc<Proxy>,
+    method: u16,
+    code: Code,
+}
+
+impl Counted {
+    fn new(proxy: &Rc<Proxy>, method: u16) -> Self {
+        proxy.calls.of(method).started();
+        Self { proxy: Rc::clone(proxy), method, code: Code::Cancelled }
+    }
+
+    fn ended(mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.proxy.calls.of(self.method).handled(self.code);
+    }
+}
+
+/// Asks, answers, and says how it went.
+async fn unary(
+    proxy: &Rc<Proxy>,
     path: &'static str,
     kind: Kind,
     call: CallInfo,
     message: Bytes,
     mut reply: Reply,
-) {
+) -> Code {
     let answer = tokio::select! {
         biased;
-        answer = ask(&proxy, path, kind, &call, message) => answer,
+        answer = ask(proxy, path, kind, &call, message) => answer,
         // Dropping the call takes it back from the cluster as well.
-        () = reply.cancelled(), if kind == Kind::Wait => return,
+        () = reply.cancelled(), if kind == Kind::Wait => return Code::Cancelled,
     };
     if proxy.log_calls {
         let status = answer.as_ref().err().unwrap_or(&Status::OK);
         proxy.log_call(path, status);
     }
     match answer {
-        Ok(answer) => reply.ok(answer),
-        Err(status) => reply.err(status),
+        Ok(answer) => {
+            reply.ok(answer);
+            Code::Ok
+        }
+        Err(status) => {
+            let code = status.code;
+            reply.err(status);
+            code
+        }
     }
 }
 
@@ -203,17 +249,20 @@ async fn ask(
 /// Messages in either direction, until the cluster ends the call or the client is gone.
 async fn pass(
     proxy: &Proxy,
-    path: &'static str,
+    method: u16,
     call: CallInfo,
     mut messages: MessageStream,
     sender: StreamSender,
 ) -> Status {
+    let (path, _) = METHODS[usize::from(method)];
+    let counts = proxy.calls.of(method);
     let (mut out, mut incoming) = match proxy.upstream.stream(path, &headers(&call)).await {
         Ok(both) => both,
         Err(status) => return status,
     };
     let up = async {
         while let Some(message) = messages.next().await? {
+            counts.received();
             let message = proxy.keys.request(path, message)?;
             proxy.upstream.check(&message)?;
             out.send(&message).await?;
@@ -224,6 +273,7 @@ async fn pass(
     let down = async {
         while let Some(message) = incoming.next().await? {
             sender.send(proxy.keys.answer(path, message)?).await?;
+            counts.sent();
         }
         Ok(())
     };

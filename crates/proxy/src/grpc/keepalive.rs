@@ -71,7 +71,7 @@ pub(super) async fn serve(
     let seat = Seat { line: proxy.lines.line(&proxy, headers), client: Rc::default(), proxy };
     let ended = tokio::select! {
         ended = seat.read(&mut messages) => ended,
-        ended = seat.client.write(&sender) => ended,
+        ended = seat.write(&sender) => ended,
     };
     ended.err().unwrap_or(Status::OK)
 }
@@ -86,6 +86,7 @@ struct Seat {
 impl Seat {
     async fn read(&self, messages: &mut MessageStream) -> Result<(), Status> {
         while let Some(message) = messages.next().await? {
+            self.proxy.calls.keep_alive().received();
             let request = LeaseKeepAliveRequest::decode(message).map_err(|error| {
                 Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
             })?;
@@ -101,6 +102,22 @@ impl Seat {
         }
         Ok(())
     }
+
+    async fn write(&self, sender: &StreamSender) -> Result<(), Status> {
+        let client = &self.client;
+        loop {
+            loop {
+                let Some(answer) = client.answers.borrow_mut().pop_front() else { break };
+                sender.send(answer).await?;
+                self.proxy.calls.keep_alive().sent();
+                client.room.notify_one();
+            }
+            if let Some(status) = client.ended.borrow_mut().take() {
+                return Err(status);
+            }
+            client.wake.notified().await;
+        }
+    }
 }
 
 impl Drop for Seat {
@@ -113,22 +130,6 @@ impl Drop for Seat {
         self.line.clients.set(self.line.clients.get() - 1);
         if self.line.clients.get() == 0 {
             self.proxy.lines.close(&self.line);
-        }
-    }
-}
-
-impl Client {
-    async fn write(&self, sender: &StreamSender) -> Result<(), Status> {
-        loop {
-            loop {
-                let Some(answer) = self.answers.borrow_mut().pop_front() else { break };
-                sender.send(answer).await?;
-                self.room.notify_one();
-            }
-            if let Some(status) = self.ended.borrow_mut().take() {
-                return Err(status);
-            }
-            self.wake.notified().await;
         }
     }
 }
@@ -313,7 +314,7 @@ mod tests {
             assert_eq!(other.client.answers.borrow().len(), 1);
             assert_eq!((one.client.waiting.get(), other.client.waiting.get()), (0, 0));
             one.line.ask_again();
-            assert_eq!(unsent(&one.line), []);
+            assert!(unsent(&one.line).is_empty());
         });
     }
 }

@@ -1,7 +1,9 @@
 //! Connections of clients: accepted, let in over TLS where that is asked for, and served in what they speak. Not
 //! here: what is answered (`forward`, `pages`).
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use etch_host::log_warn;
 use etch_rpc::{Peer, Protocol, serve_connection, sniff};
 use etch_tls::{Acceptor, Gate, SanCheck};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::Proxy;
 use super::forward::Front;
@@ -32,17 +34,77 @@ pub(super) struct Port {
     pub(super) pages_only: bool,
 }
 
+/// Where connections come in.
+pub(super) enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file goes with it.
+    Unix(UnixListener, PathBuf),
+}
+
+enum Come {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Listens on a Unix socket, in the place of one that nobody listens on any more.
+    ///
+    /// # Errors
+    /// Go's text.
+    pub(super) fn unix(path: &str) -> Result<Self, String> {
+        let failed = |error: io::Error| {
+            format!("listen unix {path}: bind: {}", etch_host::os_error_text(&error))
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        Ok(Self::Unix(listener, PathBuf::from(path)))
+    }
+
+    async fn accept(&self) -> io::Result<Come> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                Come::Tcp(stream, remote)
+            }
+            Listener::Unix(listener, _) => Come::Unix(listener.accept().await?.0),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            // Whoever took it away has spared us the trouble.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// Serves a port's connections until the proxy stops.
-pub(super) async fn serve(proxy: Rc<Proxy>, port: Rc<Port>, listener: TcpListener) {
+pub(super) async fn serve(proxy: Rc<Proxy>, port: Rc<Port>, listener: Listener) {
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, remote)) => {
+                Ok(come) => {
                     let open = Open::new(&proxy);
                     let (proxy, port) = (Rc::clone(&proxy), Rc::clone(&port));
                     tokio::task::spawn_local(async move {
                         let _open = open;
-                        connection(proxy, &port, stream, remote).await;
+                        match come {
+                            Come::Tcp(stream, remote) => {
+                                sockets::tune(&stream);
+                                let local = stream.local_addr().ok();
+                                let peer = Peer { remote: Some(remote), local, ..Peer::default() };
+                                connection(proxy, &port, stream, peer).await;
+                            }
+                            Come::Unix(stream) => {
+                                connection(proxy, &port, stream, Peer::default()).await;
+                            }
+                        }
                     });
                 }
                 Err(error) => {
@@ -75,14 +137,14 @@ impl Drop for Open {
     }
 }
 
-async fn connection(proxy: Rc<Proxy>, port: &Port, stream: TcpStream, remote: SocketAddr) {
-    sockets::tune(&stream);
-    let local = stream.local_addr().ok();
-    let peer = Peer { remote: Some(remote), local, ..Peer::default() };
+async fn connection<IO>(proxy: Rc<Proxy>, port: &Port, stream: IO, peer: Peer)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let Some(tls) = &port.tls else {
         return speak(proxy, port, stream, peer).await;
     };
-    let letting_in = tls.accept(stream, Some(remote), &port.gate, SanCheck::Skip);
+    let letting_in = tls.accept(stream, peer.remote, &port.gate, SanCheck::Skip);
     let come = tokio::select! {
         come = letting_in => come,
         () = proxy.stopped() => return,
@@ -91,7 +153,7 @@ async fn connection(proxy: Rc<Proxy>, port: &Port, stream: TcpStream, remote: So
         Ok(secured) => Box::pin(speak(proxy, port, secured.io, peer)).await,
         Err(refused) if refused.hung_up => {}
         Err(refused) => {
-            log_warn!(proxy.log, "rejected connection on client endpoint", "remote-addr" => remote.to_string(), "server-name" => refused.server_name, "error" => refused.why);
+            log_warn!(proxy.log, "rejected connection on client endpoint", "remote-addr" => peer.remote.map(|remote| remote.to_string()).unwrap_or_default(), "server-name" => refused.server_name, "error" => refused.why);
         }
     }
 }

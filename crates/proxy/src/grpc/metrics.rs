@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use rustix::process::{Resource, getrlimit};
+
 use super::Proxy;
 
 /// A clock tick of the kernel's, as its files count them.
@@ -55,7 +57,14 @@ pub(super) fn text(proxy: &Proxy) -> String {
     let help = "Whether an endpoint of the cluster is connected";
     one("etch_grpc_proxy_connected", "gauge", help, f64::from(connected));
     process(&mut one);
+    proxy.calls.write(&mut out);
     out
+}
+
+/// When the machine was started, in seconds.
+fn booted() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
 /// What the process has used, where the kernel says so.
@@ -77,7 +86,20 @@ fn process(one: &mut impl FnMut(&str, &str, &str, f64)) {
         let help = "Resident memory size in bytes.";
         one("process_resident_memory_bytes", "gauge", help, kib * 1024.0);
     }
-    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        one("process_open_fds", "gauge", "Number of open file descriptors.", files.count() as f64);
+    if let Some(bytes) = fields.get(20) {
+        let help = "Virtual memory size in bytes.";
+        one("process_virtual_memory_bytes", "gauge", help, *bytes);
     }
+    if let (Some(started), Some(booted)) = (fields.get(19), booted()) {
+        let help = "Start time of the process since unix epoch in seconds.";
+        one("process_start_time_seconds", "gauge", help, booted + started / TICKS_PER_SECOND);
+    }
+    let files = std::fs::read_dir("/proc/self/fd").map(|files| files.count() as f64);
+    let most = getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |most| most as f64);
+    if let Ok(files) = files {
+        one("process_open_fds", "gauge", "Number of open file descriptors.", files);
+        one("os_fd_used", "gauge", "The number of used file descriptors.", files);
+    }
+    one("process_max_fds", "gauge", "Maximum number of open file descriptors.", most);
+    one("os_fd_limit", "gauge", "The file descriptor limit.", most);
 }

@@ -6,6 +6,7 @@
 //! decide: each call goes to the cluster with its client's own token.
 
 mod cache;
+mod calls;
 mod cluster;
 mod config;
 mod flags;
@@ -45,12 +46,13 @@ use tokio::task::LocalSet;
 use crate::signals::Signals;
 use crate::sockets;
 use cache::Cache;
+use calls::Calls;
 use cluster::{Members, Registration};
 use config::{Config, refused};
 pub(crate) use flags::flags;
 use keepalive::Lines;
 use layers::Layers;
-use listen::Port;
+use listen::{Listener, Port};
 use namespace::Keys;
 use upstream::Upstream;
 use watch::Hub;
@@ -71,6 +73,7 @@ pub(crate) struct Proxy {
     layers: Option<Layers>,
     /// The API as JSON.
     json: Arc<Common>,
+    calls: Calls,
     stats: Stats,
     limits: Rc<Limits>,
     log: Logger,
@@ -116,6 +119,7 @@ impl Proxy {
             keys: Keys::new(""),
             layers: None,
             json: json(&Limits::default()),
+            calls: Calls::default(),
             stats: Stats::default(),
             limits: Rc::default(),
             log,
@@ -227,6 +231,7 @@ fn proxy(
         keys: Keys::new(&config.namespace),
         layers,
         json: json(&config.limits),
+        calls: Calls::default(),
         stats: Stats::default(),
         limits: Rc::new(config.limits.clone()),
         log: log.clone(),
@@ -318,14 +323,14 @@ fn bind(
     config: &Config,
     tls: Option<&Arc<Acceptor>>,
     log: &Logger,
-) -> Result<Vec<(Port, TcpListener)>, Failure> {
+) -> Result<Vec<(Port, Listener)>, Failure> {
     let listen = |address: &str| {
         let listener = sockets::listen(address).map_err(refused)?;
         TcpListener::from_std(listener).map_err(refused)
     };
     let gate = Gate::new(Bounds::default());
     let clients = Port { tls: tls.cloned(), gate: Rc::clone(&gate), pages_only: false };
-    let mut ports = vec![(clients, listen(&config.listen)?)];
+    let mut ports = vec![(clients, Listener::Tcp(listen(&config.listen)?))];
     log_info!(log, "listening for gRPC proxy client requests", "address" => config.listen);
     if let Some(metrics) = &config.metrics {
         if metrics.tls && tls.is_none() {
@@ -335,7 +340,12 @@ fn bind(
             )));
         }
         let tls = tls.filter(|_| metrics.tls).cloned();
-        ports.push((Port { tls, gate, pages_only: true }, listen(&metrics.address)?));
+        let listener = if metrics.unix {
+            Listener::unix(&metrics.address).map_err(refused)?
+        } else {
+            Listener::Tcp(listen(&metrics.address)?)
+        };
+        ports.push((Port { tls, gate, pages_only: true }, listener));
         log_info!(log, "gRPC proxy listening for metrics", "address" => metrics.address);
     }
     Ok(ports)

@@ -14,7 +14,7 @@ use etch_host::log_warn;
 use etch_rpc::{Peer, PlainBody};
 use etch_transcode::Gate;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,6 +29,12 @@ use super::forward::Front;
 /// The kinds of pages.
 const METRICS: &str = "text/plain; version=0.0.4";
 const PLAIN: &str = "text/plain; charset=utf-8";
+/// What pages of others in a browser are told.
+const ANY_ORIGIN: [(HeaderName, &str); 3] = [
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
+];
 /// The cluster may take so long to show that it is well.
 const HEALTH_WITHIN: Duration = Duration::from_secs(1);
 /// And so long to begin a watch.
@@ -84,9 +90,18 @@ pub(super) async fn answer(
     if front.pages_only || !etch_transcode::is_for_gateway(&head) {
         return respond(proxy, &head.method, &head.uri).await.map(whole);
     }
-    let (common, stop) = (Arc::clone(&proxy.json), proxy.stop.clone());
-    let gate = Gate::new(common, Rc::clone(front), Rc::clone(peer), stop);
-    gate.respond(&mut head, body).await
+    let mut response = if head.method == Method::OPTIONS {
+        Response::new(whole(Bytes::new()))
+    } else {
+        let (common, stop) = (Arc::clone(&proxy.json), proxy.stop.clone());
+        let gate = Gate::new(common, Rc::clone(front), Rc::clone(peer), stop);
+        gate.respond(&mut head, body).await
+    };
+    // As a member does that was not told whose pages may ask.
+    for (name, value) in ANY_ORIGIN {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// One page.

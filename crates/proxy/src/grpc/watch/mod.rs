@@ -197,6 +197,7 @@ impl Client {
     fn pop(&self) -> Option<Payload> {
         let payload = self.queue.borrow_mut().pop_front()?;
         self.queued.set(self.queued.get() - payload.message_len());
+        self.proxy.calls.watch().sent();
         Some(payload)
     }
 
@@ -219,6 +220,7 @@ impl Client {
                 ended = true;
                 continue;
             };
+            self.proxy.calls.watch().received();
             let request = WatchRequest::decode(message).map_err(|error| {
                 Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
             })?;
