@@ -7,6 +7,7 @@
 mod call;
 mod closed;
 mod engine;
+mod flush;
 mod link;
 mod measure;
 mod official;

@@ -16,6 +16,10 @@ pub enum Measure {
     P99,
     /// See `P50`.
     P999,
+    /// What a small write and its flush take by themselves on the same disk, before and after the load: the median.
+    Flush,
+    /// `P50` less `Flush`.
+    BeyondFlush,
     /// The server's processor time an operation, microseconds.
     Cpu,
     /// The loader's, likewise: what the load itself took of the machine.
@@ -50,6 +54,8 @@ impl Measure {
             Measure::P50 => "p50, us",
             Measure::P99 => "p99, us",
             Measure::P999 => "p99.9, us",
+            Measure::Flush => "the disk's own flush, us",
+            Measure::BeyondFlush => "p50 beyond the flush, us",
             Measure::Cpu => "server CPU, us/op",
             Measure::LoaderCpu => "loader CPU, us/op",
             Measure::Anonymous => "peak anonymous, MB",

@@ -11,6 +11,7 @@ use etch_api::pb::etcdserverpb as pb;
 use crate::call;
 use crate::closed::{self, Lane, Outcome, Requests, Until};
 use crate::engine::Engine;
+use crate::flush::Flushes;
 use crate::measure::{Measure, Sample, Window, latencies, speed};
 use crate::official;
 use crate::requests;
@@ -64,7 +65,7 @@ pub struct Row {
 }
 
 use Aim::{AtLeast, AtMost, Own};
-use Measure::{Anonymous, Cpu, P50, P99, P999, Rate, Written};
+use Measure::{Anonymous, BeyondFlush, Cpu, P50, P99, P999, Rate, Written};
 
 /// All of them.
 pub const ROWS: &[Row] = &[
@@ -82,9 +83,9 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "put-1",
-        about: "durable put of 256 B, one at a time",
-        aims: &[(P50, AtMost(0.5)), (Cpu, AtMost(1.0 / 3.0))],
-        run: |server, scale| unary(server, scale, PUT, [1, 1], requests::puts(100_000, 256, 2)),
+        about: "durable put of 256 B, one at a time; one of the two aims of latency is enough",
+        aims: &[(P50, AtMost(0.5)), (BeyondFlush, Own(50.0)), (Cpu, AtMost(1.0 / 3.0))],
+        run: put_alone,
     },
     Row {
         name: "put-1-official",
@@ -324,6 +325,17 @@ fn summed(
     let mut sample = speed(outcome);
     sample[0].1 = operations as f64 / outcome.time.as_secs_f64();
     sample.extend(window.close(server, operations, outcome.time)?);
+    Ok(sample)
+}
+
+/// One put at a time, and what the disk takes of that.
+fn put_alone(server: &mut Server, scale: &Scale) -> Result<Sample, String> {
+    let before = Flushes::measure(server.dir())?;
+    let mut sample = unary(server, scale, PUT, [1, 1], requests::puts(100_000, 256, 2))?;
+    let flush = Flushes::measure(server.dir())?.median_with(before);
+    let at = sample.iter().position(|(measure, _)| *measure == P50).ok_or("no latencies")?;
+    let beyond = sample[at].1 - flush;
+    sample.splice(at + 1..at + 1, [(Measure::Flush, flush), (BeyondFlush, beyond)]);
     Ok(sample)
 }
 

@@ -84,6 +84,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where its clients find it.
     pub fn addr(&self) -> SocketAddr {
         let port = self.front.as_ref().map_or(self.ports[0], |front| front.port);

@@ -9,25 +9,30 @@ use std::sync::Arc;
 
 use crate::machine::{Dir, Numbers};
 
-const ROWS: u64 = 100_000;
-const COMMIT: u64 = 1000;
-const VALUE: [u8; 300] = [b'x'; 300];
+/// Rows of each work.
+pub const ROWS: u64 = 100_000;
+/// Rows of a commit.
+pub const COMMIT: u64 = 1000;
+/// What each row holds.
+pub const VALUE: [u8; 300] = [b'x'; 300];
 
 /// A key of the form that revisions have.
-fn revision(main: u64) -> [u8; 17] {
+pub fn revision(main: u64) -> [u8; 17] {
     let mut key = [0; 17];
     key[..8].copy_from_slice(&main.to_be_bytes());
     key[8] = b'_';
     key
 }
 
-struct Lmdb {
+/// LMDB with the one table.
+pub struct Lmdb {
     env: Env,
     rows: Database<Raw, Raw>,
 }
 
 impl Lmdb {
-    fn open(dir: &Dir) -> Self {
+    /// An empty one.
+    pub fn open(dir: &Dir) -> Self {
         let mut options = EnvOpenOptions::new();
         options.map_size(4 << 30);
         // SAFETY: the directory is new and nobody else's, and nothing is to survive a crash.
@@ -42,7 +47,8 @@ impl Lmdb {
         Self { env, rows }
     }
 
-    fn append(&self, from: u64) {
+    /// One commit of rows at the end.
+    pub fn append(&self, from: u64) {
         let mut txn = self.env.write_txn().expect("nobody else writes");
         for main in from..from + COMMIT {
             self.rows.put(&mut txn, &revision(main), &VALUE).expect("the map has room");
@@ -50,16 +56,35 @@ impl Lmdb {
         txn.commit().expect("the disk has room");
     }
 
-    fn delete(&self, mains: impl Iterator<Item = u64>) {
+    /// One commit that deletes these.
+    pub fn delete(&self, mains: impl Iterator<Item = u64>) {
         let mut txn = self.env.write_txn().expect("nobody else writes");
         for main in mains {
             self.rows.delete(&mut txn, &revision(main)).expect("the map has room");
         }
         txn.commit().expect("the disk has room");
     }
+
+    /// Reads these one by one.
+    pub fn reads(&self, mains: impl Iterator<Item = u64>) {
+        let txn = self.env.read_txn().expect("there is room for a reader");
+        for main in mains {
+            let found = self.rows.get(&txn, &revision(main)).expect("the file is whole");
+            assert_eq!(found.map(<[u8]>::len), Some(VALUE.len()));
+        }
+    }
+
+    /// Reads all from the first to the last.
+    pub fn scan(&self) {
+        let txn = self.env.read_txn().expect("there is room for a reader");
+        let rows = self.rows.iter(&txn).expect("the file is whole");
+        let bytes: usize = rows.map(|row| row.expect("the file is whole").1.len()).sum();
+        assert_eq!(bytes as u64, ROWS * VALUE.len() as u64);
+    }
 }
 
-fn append(bolt: &Bolt, from: u64) {
+/// One commit of rows at the end.
+pub fn append(bolt: &Bolt, from: u64) {
     let (mut batch, value) = (Batch::new(), bytes::Bytes::from_static(&VALUE));
     for main in from..from + COMMIT {
         batch.put(Bucket::Key, revision(main), value.clone());
@@ -67,7 +92,8 @@ fn append(bolt: &Bolt, from: u64) {
     bolt.commit(&mut batch).expect("the disk has room");
 }
 
-fn delete(bolt: &Bolt, mains: impl Iterator<Item = u64>) {
+/// One commit that deletes these.
+pub fn delete(bolt: &Bolt, mains: impl Iterator<Item = u64>) {
     let mut batch = Batch::new();
     for main in mains {
         batch.delete(Bucket::Key, revision(main));
@@ -132,17 +158,13 @@ fn reads(c: &mut Criterion, bolt: &Bolt, lmdb: &Lmdb) {
     group.throughput(Throughput::Elements(ROWS));
     group.bench_function("etch", |b| b.iter(|| scan(bolt)));
     group.bench_function("lmdb", |b| {
-        b.iter(|| {
-            let txn = lmdb.env.read_txn().expect("there is room for a reader");
-            let rows = lmdb.rows.iter(&txn).expect("the file is whole");
-            let bytes: usize = rows.map(|row| row.expect("the file is whole").1.len()).sum();
-            assert_eq!(bytes as u64, ROWS * VALUE.len() as u64);
-        });
+        b.iter(|| lmdb.scan());
     });
     group.finish();
 }
 
-fn scan(bolt: &Bolt) {
+/// Reads all from the first to the last.
+pub fn scan(bolt: &Bolt) {
     let (snapshot, mut bytes) = (bolt.snapshot(), 0);
     let mut cursor = snapshot.cursor(Bucket::Key).expect("the file is whole");
     let mut row = cursor.first().expect("the file is whole");

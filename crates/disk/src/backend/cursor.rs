@@ -80,19 +80,37 @@ impl<'s> Cursor<'s> {
     }
 
     /// The value of exactly this key; the cursor is then on it, or on the key after its place. A key that
-    /// lies in the leaf where the cursor is, above all the very next one, is found without a descent.
+    /// lies in the leaf where the cursor is, above all the very next one, or in a leaf beside it, is found
+    /// without a descent.
     pub fn get(&mut self, key: &[u8]) -> io::Result<Option<&'s [u8]>> {
         if self.state == State::On
             && let Some((leaf, at)) = self.stack.last_mut()
         {
             let next = *at + 1;
-            if next < leaf.count && leaf.key(next)? == key {
-                *at = next;
-                return self.here(key);
+            if next < leaf.count {
+                let entry = leaf.entry(next)?;
+                if entry.key == key {
+                    *at = next;
+                    return Ok((entry.flags & IS_BUCKET == 0).then_some(entry.value));
+                }
             }
             if leaf.key(0)? <= key && key <= leaf.key(leaf.count - 1)? {
                 *at = leaf.search(key, 0)?.0;
                 return self.here(key);
+            }
+            if let Some(parent) = self.stack.len().checked_sub(2)
+                && let Some(to) = beside(&self.stack[parent].0, self.stack[parent].1, key)?
+            {
+                self.stack.truncate(parent + 1);
+                self.stack[parent].1 = to;
+                let child = self.view.page(self.stack[parent].0.child(to)?)?;
+                self.down(child, |page| page.child_index(key, 0))?;
+                let (leaf, at) = self.stack.last_mut().expect("went down");
+                *at = leaf.search(key, 0)?.0;
+                if *at < leaf.count {
+                    self.state = State::On;
+                    return self.here(key);
+                }
             }
         }
         match self.seek(key)? {
@@ -120,6 +138,8 @@ impl<'s> Cursor<'s> {
         mut page: Page<'s>,
         pick: impl Fn(&Page<'s>) -> io::Result<usize>,
     ) -> io::Result<()> {
+        // Whoever went down says where it is; after an error it is nowhere.
+        self.state = State::Before;
         loop {
             if self.stack.len() >= MAX_DEPTH {
                 return Err(damaged(page.id, "branches nested too deep"));
@@ -229,4 +249,17 @@ impl<'s> Cursor<'s> {
         self.stack.clear();
         Ok(None)
     }
+}
+
+/// The child of a branch under which `key` surely belongs, other than the one at `at`; `None` where the
+/// branch does not tell. Most of the time it is the next one.
+fn beside(branch: &Page<'_>, at: usize, key: &[u8]) -> io::Result<Option<usize>> {
+    let next = at + 1;
+    if next + 1 < branch.count && branch.key(next)? <= key && key < branch.key(next + 1)? {
+        return Ok(Some(next));
+    }
+    if key < branch.key(0)? || branch.key(branch.count - 1)? <= key {
+        return Ok(None);
+    }
+    Ok(Some(branch.child_index(key, 0)?).filter(|to| *to != at))
 }

@@ -171,6 +171,32 @@ fn lookups_and_cursors_agree_with_a_map() {
 }
 
 #[test]
+fn gets_one_after_the_other_agree_with_a_map() {
+    let (disk, mut dice, mut model) = (MemDisk::new(), Dice(19), Model::new());
+    let bolt = open(&disk);
+    for _ in 0..20 {
+        bolt.commit(&mut random_batch(&mut dice, &mut model, 3_000)).unwrap();
+    }
+    let snapshot = bolt.snapshot();
+    for step in [1, 2, 7, 60, 400, -1, -7, -60] {
+        let mut alone = snapshot.cursor(Bucket::Lease).unwrap();
+        let mut moved = snapshot.cursor(Bucket::Lease).unwrap();
+        let numbers = (0..3_100 / i64::abs(step)).map(|i| i * step);
+        for n in numbers.map(|n| n.rem_euclid(3_100)) {
+            let mut key = format!("k{n:06}").into_bytes();
+            key.resize(7 + (key[6] as usize % 5) * 20, b'x');
+            let id = (Bucket::Lease, key.clone());
+            let want = model.get(&id).map(|v| &v[..]);
+            assert_eq!(alone.get(&key).unwrap(), want, "{n} by {step}");
+            assert_eq!(moved.get(&key).unwrap(), want, "{n} by {step}");
+            // It stands on the key, or on the one after its place.
+            let before = model.range((Bucket::Lease, vec![])..id).next_back();
+            assert_eq!(moved.prev().unwrap(), before.map(|((_, k), v)| (&k[..], &v[..])));
+        }
+    }
+}
+
+#[test]
 fn readers_keep_their_root_while_commits_go_on() {
     let (disk, mut dice, mut model) = (MemDisk::new(), Dice(5), Model::new());
     let bolt = open(&disk);

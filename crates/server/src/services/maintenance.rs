@@ -86,6 +86,8 @@ const LOOK_FOR_LEADER: Duration = Duration::from_millis(100);
 
 /// Pages moved in one step of a defragmentation: what a commit that comes meanwhile waits for at the most.
 const SHRINK_PAGES: usize = 256;
+/// The longest pause between two steps.
+const SHRINK_PAUSE: Duration = Duration::from_millis(100);
 /// So many steps in a row that do not make the file smaller end it.
 const SHRINK_IDLE: u32 = 8;
 
@@ -112,13 +114,17 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
 }
 
 /// Steps until nothing more comes of them. A value over many pages at the end of the file may find no room in one
-/// piece further down, and moves to and fro for ever.
+/// piece further down, and moves to and fro for ever. Between two steps the disk is the log's for as long as the
+/// last one took: its flushes wait for those of a step.
 fn shrink_all(backend: &dyn Backend) -> io::Result<()> {
     let (mut smallest, mut idle) = (backend.size(), 0);
+    let mut began = Instant::now();
     while idle < SHRINK_IDLE && backend.shrink(SHRINK_PAGES)?.more {
         let size = backend.size();
         idle = if size < smallest { 0 } else { idle + 1 };
         smallest = smallest.min(size);
+        std::thread::sleep(began.elapsed().min(SHRINK_PAUSE));
+        began = Instant::now();
     }
     Ok(())
 }

@@ -195,6 +195,9 @@ fn index_limit(request: &RangeRequest) -> usize {
     usize::try_from(request.limit).unwrap_or(usize::MAX).saturating_add(1)
 }
 
+/// A limit up to which there is room for the answer from the start.
+const PAGE: usize = 1024;
+
 /// Selects the versions of a range at a revision.
 pub(crate) fn select(
     view: &impl View,
@@ -206,7 +209,9 @@ pub(crate) fn select(
     let limit = index_limit(request);
     let by_value = request.sort_target == SortTarget::Value as i32;
     let keys_from_index = request.keys_only && !by_value;
-    let (mut found, mut keys, mut seen) = (Vec::new(), Vec::new(), 0u64);
+    // A page's worth of room at once; without a limit nobody knows how many there are.
+    let room = if limit == usize::MAX { 0 } else { limit.min(PAGE) };
+    let (mut found, mut keys, mut seen) = (Vec::with_capacity(room), Vec::new(), 0u64);
     view.walk(range, at, &mut |key, version| {
         seen += 1;
         if passes(request, version) {
