@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use etch_disk::backend::{Backend, Bucket};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::backend::{COMMIT, Lmdb, ROWS, VALUE, append, delete, revision, scan};
-use crate::machine::{Dir, Numbers};
+use crate::machine::{Dir, Numbers, used};
 
 /// Each work is done so often by both in turns, and the lowest processor time counts: whatever else the machine
 /// does only ever adds to it.
@@ -114,11 +113,6 @@ fn cost(work: impl FnOnce()) -> Cost {
     let (cpu, written) = (used(), handed_over());
     work();
     Cost { cpu: used() - cpu, written: handed_over() - written }
-}
-
-/// Processor time of this process, its own and the kernel's for it.
-fn used() -> Duration {
-    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("time goes forward")
 }
 
 /// Bytes that this process has handed to the kernel in calls of `write` and its like.

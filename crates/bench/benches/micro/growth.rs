@@ -1,11 +1,9 @@
-//! How cost grows with the store and with watchers, as a table for `docs/benchmarks.md`. Here without criterion's
-//! statistics: ten million keys are filled in once.
-
-use std::time::Instant;
+//! How cost grows with the store and with watchers, in processor time, as a table for `docs/benchmarks.md`. Here without
+//! criterion's statistics: ten million keys are filled in once.
 
 use etch_api::pb::etcdserverpb as pb;
 
-use crate::machine::{Machine, Numbers, key, put};
+use crate::machine::{Machine, Numbers, key, put, used};
 use crate::watch::{opened, sent};
 
 const CALLS: u64 = 20_000;
@@ -26,18 +24,18 @@ pub fn table(most: u64) {
     }
 }
 
-/// Microseconds that a call takes.
+/// Microseconds of processor time that a call takes.
 fn each(calls: u64, mut call: impl FnMut(u64)) -> f64 {
-    let began = Instant::now();
+    let began = used();
     (0..calls).for_each(&mut call);
-    began.elapsed().as_secs_f64() * 1e6 / calls as f64
+    (used() - began).as_secs_f64() * 1e6 / calls as f64
 }
 
 fn with_keys(keys: u64) {
     let before = anonymous_kb();
-    let began = Instant::now();
+    let began = used();
     let mut machine = Machine::filled(keys, 32);
-    let fill = began.elapsed().as_secs_f64() * 1e6 / keys as f64;
+    let fill = (used() - began).as_secs_f64() * 1e6 / keys as f64;
     let memory = anonymous_kb().saturating_sub(before) / 1024;
     let (mut numbers, value) = (Numbers(5), [b'y'; 32]);
     let puts = each(CALLS / 100, |_| {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::internal::{RequestKind, encode_entry};
@@ -12,6 +13,7 @@ use etch_disk::fs::{Disk, RealDisk};
 use etch_state::lease::LessorConfig;
 use etch_state::{State, StateConfig};
 use prost::Message;
+use rustix::time::{ClockId, clock_gettime};
 
 /// A directory of its own on the disk that holds the build; gone when it is dropped.
 pub struct Dir(PathBuf);
@@ -48,6 +50,11 @@ impl Drop for Dir {
 /// The key of a number.
 pub fn key(number: u64) -> Vec<u8> {
     format!("/registry/pods/{number:010}").into_bytes()
+}
+
+/// Processor time of this process, its own and the kernel's for it: what other processes do hardly changes it.
+pub fn used() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("time goes forward")
 }
 
 /// Numbers that look random (splitmix64), the same in each run.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::page::{IS_BUCKET, MAX_DEPTH, Page, View, damaged};
+use super::page::{IS_BUCKET, MAX_DEPTH, Page, View, compare, damaged};
 
 /// A key and its value, as they lie in the file.
 pub type Row<'s> = (&'s [u8], &'s [u8]);
@@ -94,7 +94,7 @@ impl<'s> Cursor<'s> {
                     return Ok((entry.flags & IS_BUCKET == 0).then_some(entry.value));
                 }
             }
-            if leaf.key(0)? <= key && key <= leaf.key(leaf.count - 1)? {
+            if !below(key, leaf.key(0)?) && !below(leaf.key(leaf.count - 1)?, key) {
                 *at = leaf.search(key, 0)?.0;
                 return self.here(key);
             }
@@ -251,14 +251,21 @@ impl<'s> Cursor<'s> {
     }
 }
 
+fn below(a: &[u8], b: &[u8]) -> bool {
+    compare(a, b).is_lt()
+}
+
 /// The child of a branch under which `key` surely belongs, other than the one at `at`; `None` where the
 /// branch does not tell. Most of the time it is the next one.
 fn beside(branch: &Page<'_>, at: usize, key: &[u8]) -> io::Result<Option<usize>> {
     let next = at + 1;
-    if next + 1 < branch.count && branch.key(next)? <= key && key < branch.key(next + 1)? {
+    if next + 1 < branch.count
+        && !below(key, branch.key(next)?)
+        && below(key, branch.key(next + 1)?)
+    {
         return Ok(Some(next));
     }
-    if key < branch.key(0)? || branch.key(branch.count - 1)? <= key {
+    if below(key, branch.key(0)?) || !below(key, branch.key(branch.count - 1)?) {
         return Ok(None);
     }
     Ok(Some(branch.child_index(key, 0)?).filter(|to| *to != at))

@@ -177,7 +177,7 @@ impl<'a> Page<'a> {
         let (mut low, mut high) = (from, self.count);
         while low < high {
             let mid = low + (high - low) / 2;
-            match self.key(mid)?.cmp(key) {
+            match compare(self.key(mid)?, key) {
                 Ordering::Less => low = mid + 1,
                 Ordering::Equal => return Ok((mid, true)),
                 Ordering::Greater => high = mid,
@@ -209,6 +209,17 @@ impl<'a> Page<'a> {
             last = key;
         }
         Ok(())
+    }
+}
+
+/// The order of two keys. Revisions differ in their first eight bytes, if at all: one comparison of numbers, where the
+/// one of slices is a call.
+#[inline]
+pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let (Some(x), Some(y)) = (a.first_chunk(), b.first_chunk()) else { return a.cmp(b) };
+    match u64::from_be_bytes(*x).cmp(&u64::from_be_bytes(*y)) {
+        Ordering::Equal => a[8..].cmp(&b[8..]),
+        unequal => unequal,
     }
 }
 
