@@ -40,7 +40,7 @@ pub use codec::frame::{ProtocolError, Reason};
 pub use connection::{Closed, serve_connection};
 pub use limits::Limits;
 pub use local::LocalStream;
-pub use payload::{MessageBuf, Payload, PayloadSource};
+pub use payload::{MessageBuf, Payload, PayloadSource, Run, RunBuf};
 pub use plain::{BoxError, PlainBody};
 pub use reply::{LocalReply, Reply};
 pub use sniff::{Protocol, Rewind, sniff};

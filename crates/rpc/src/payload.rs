@@ -35,8 +35,64 @@ pub(crate) enum Kind {
     One(Bytes),
     /// Prefix and message, as [`MessageBuf`] makes them.
     Framed(Bytes),
+    /// Several messages, each behind its prefix.
+    Run(Run),
     Pieces(Vec<Bytes>),
     Lazy(Box<dyn PayloadSource>),
+}
+
+/// Several messages of one stream, encoded behind each other, that may go out on many streams: a clone shares the bytes.
+#[derive(Clone, Debug)]
+pub struct Run {
+    bytes: Bytes,
+    messages: usize,
+}
+
+impl Run {
+    /// Bytes of all of it, prefixes included.
+    #[expect(clippy::len_without_is_empty, reason = "nobody makes a run of nothing")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+}
+
+impl From<Run> for Payload {
+    fn from(run: Run) -> Payload {
+        Payload(Kind::Run(run))
+    }
+}
+
+/// Room to encode a [`Run`] in.
+#[derive(Debug, Default)]
+pub struct RunBuf {
+    bytes: BytesMut,
+    messages: usize,
+}
+
+impl RunBuf {
+    /// Bytes that a message takes besides its own.
+    pub const LEAST: usize = PREFIX;
+
+    /// With room for so many bytes, [`RunBuf::LEAST`] for each message included.
+    pub fn with_capacity(n: usize) -> RunBuf {
+        RunBuf { bytes: BytesMut::with_capacity(n), messages: 0 }
+    }
+
+    /// Begins a message, of exactly `len` bytes that are to be added to what this gives.
+    pub fn begin(&mut self, len: usize) -> &mut BytesMut {
+        self.messages += 1;
+        self.bytes.put_slice(&prefix(len));
+        &mut self.bytes
+    }
+
+    /// All of it.
+    pub fn end(self) -> Run {
+        Run { bytes: self.bytes.freeze(), messages: self.messages }
+    }
 }
 
 impl Payload {
@@ -60,9 +116,33 @@ impl Payload {
         match &self.0 {
             Kind::One(b) => b.len(),
             Kind::Framed(b) => b.len() - PREFIX,
+            Kind::Run(run) => run.len() - PREFIX * run.messages,
             Kind::Pieces(p) => p.iter().map(Bytes::len).sum(),
             Kind::Lazy(s) => s.total_len(),
         }
+    }
+
+    /// How many messages this is.
+    pub fn messages(&self) -> usize {
+        match &self.0 {
+            Kind::Run(run) => run.messages,
+            _ => 1,
+        }
+    }
+
+    /// One by one, if it is several messages.
+    pub fn split(self) -> impl Iterator<Item = Payload> {
+        let (mut run, mut one) = match self.0 {
+            Kind::Run(run) => (run.bytes, None),
+            kind => (Bytes::new(), Some(Payload(kind))),
+        };
+        std::iter::from_fn(move || {
+            if run.len() < PREFIX {
+                return one.take();
+            }
+            let len = u32::from_be_bytes([run[1], run[2], run[3], run[4]]) as usize;
+            Some(Payload(Kind::Framed(run.split_to(run.len().min(PREFIX + len)))))
+        })
     }
 
     /// The message in one piece, copied together where it lies in several.
@@ -73,6 +153,7 @@ impl Payload {
                 framed.advance(PREFIX);
                 Ok(framed)
             }
+            Kind::Run(_) => Err(Status::internal("several messages are not one")),
             Kind::Pieces(pieces) => Ok(pieces.concat().into()),
             Kind::Lazy(mut source) => {
                 let mut whole = BytesMut::with_capacity(source.total_len());
@@ -269,6 +350,20 @@ mod tests {
             }
             assert_eq!(got, b"\0\0\0\0\x03cde");
         }
+    }
+
+    #[test]
+    fn a_run_is_its_messages() {
+        let mut run = RunBuf::with_capacity(64);
+        for message in ["", "abc", "d"] {
+            run.begin(message.len()).put_slice(message.as_bytes());
+        }
+        let payload = Payload::from(run.end());
+        assert_eq!((payload.messages(), payload.message_len()), (3, 4));
+        let each: Vec<Bytes> = payload.split().map(|p| p.into_bytes().expect("one")).collect();
+        assert_eq!(each, ["", "abc", "d"]);
+        let one = Payload::from(vec![1, 2]);
+        assert_eq!((one.messages(), one.split().count()), (1, 1));
     }
 
     #[test]

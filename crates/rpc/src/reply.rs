@@ -202,7 +202,7 @@ impl Inner {
             Ok(len) => len,
             Err(status) => return self.refuse(&status),
         };
-        self.shared.message_out(len);
+        self.shared.messages_out(payload.messages(), len);
         let answered = self.shared.mux(|mux| mux.answer(self.key, self.content(), payload, len));
         if let Err(payload) = answered {
             self.send_later(into_item(payload, len));
@@ -225,6 +225,7 @@ pub(crate) fn into_item(payload: Payload, len: usize) -> Item {
     match payload.0 {
         Kind::One(message) => Item::Chunk(Chunk::message(len, message, VecDeque::new())),
         Kind::Framed(framed) => Item::Chunk(Chunk::new(framed, VecDeque::new())),
+        Kind::Run(run) => Item::Chunk(Chunk::new(run.into_bytes(), VecDeque::new())),
         Kind::Pieces(pieces) => Item::Chunk(Chunk::message(len, Bytes::new(), pieces.into())),
         Kind::Lazy(source) => Item::lazy(source, len),
     }

@@ -96,12 +96,12 @@ impl Shared {
         self.handler.stats()
     }
 
-    /// A message of this length was taken to be sent.
-    pub(crate) fn message_out(&self, len: usize) {
+    /// So many messages were taken to be sent, of this length together.
+    pub(crate) fn messages_out(&self, messages: usize, len: usize) {
         let stats = self.stats();
-        stats.messages_out.add(1);
+        stats.messages_out.add(messages as u64);
         stats.message_bytes_out.add(len as u64);
-        self.mux.borrow_mut().sent.messages += 1;
+        self.mux.borrow_mut().sent.messages += messages as u64;
     }
 
     pub(crate) fn call_began(&self) {

@@ -250,7 +250,7 @@ impl StreamSender {
             To::Connection(link) => link.queue(payloads),
             To::Local(outlet) if outlet.is_closed() => Err(cancelled()),
             To::Local(outlet) => {
-                payloads.into_iter().for_each(|payload| outlet.push(payload));
+                payloads.into_iter().flat_map(Payload::split).for_each(|one| outlet.push(one));
                 Ok(())
             }
         }
@@ -283,7 +283,7 @@ impl Link {
         let shared = &self.call.shared;
         for payload in payloads {
             let len = payload.check(shared.limits.max_send_message)?;
-            shared.message_out(len);
+            shared.messages_out(payload.messages(), len);
             shared.mux(|mux| mux.push(self.call.key, into_item(payload, len)));
         }
         Ok(())

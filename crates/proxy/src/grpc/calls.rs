@@ -38,9 +38,9 @@ impl Counts {
         add(&self.received);
     }
 
-    /// A message goes to the client.
-    pub(super) fn sent(&self) {
-        add(&self.sent);
+    /// So many messages go to the client.
+    pub(super) fn sent(&self, messages: usize) {
+        self.sent.set(self.sent.get() + messages as u64);
     }
 
     /// A call has ended.

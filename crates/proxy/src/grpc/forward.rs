@@ -87,7 +87,7 @@ impl Handler for Front {
             let key = Key::new(call.headers(), message.clone());
             if let Some(answer) = proxy.cache.get(&key) {
                 counts.handled(Code::Ok);
-                counts.sent();
+                counts.sent(1);
                 return reply.ok(answer);
             }
         }
@@ -96,7 +96,7 @@ impl Handler for Front {
             let counts = proxy.calls.of(method);
             counts.handled(status);
             if status == Code::Ok {
-                counts.sent();
+                counts.sent(1);
             }
         });
     }
@@ -273,7 +273,7 @@ async fn pass(
     let down = async {
         while let Some(message) = incoming.next().await? {
             sender.send(proxy.keys.answer(path, message)?).await?;
-            counts.sent();
+            counts.sent(1);
         }
         Ok(())
     };

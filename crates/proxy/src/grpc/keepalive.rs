@@ -109,7 +109,7 @@ impl Seat {
             loop {
                 let Some(answer) = client.answers.borrow_mut().pop_front() else { break };
                 sender.send(answer).await?;
-                self.proxy.calls.keep_alive().sent();
+                self.proxy.calls.keep_alive().sent(1);
                 client.room.notify_one();
             }
             if let Some(status) = client.ended.borrow_mut().take() {

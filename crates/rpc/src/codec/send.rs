@@ -59,6 +59,7 @@ impl Mux {
         self.out.put(&head(size, kind::DATA, 0, key.id));
         match payload.0 {
             Kind::Framed(framed) => self.out.put_piece(framed),
+            Kind::Run(run) => self.out.put_piece(run.into_bytes()),
             Kind::One(message) => {
                 self.out.put(&prefix(len));
                 self.out.put_piece(message);

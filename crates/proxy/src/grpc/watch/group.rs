@@ -12,34 +12,26 @@ use bytes::Bytes;
 use etch_api::pb::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
 use etch_api::pb::mvccpb::Event;
 use etch_client::Namespace;
-use etch_rpc::Status;
+use etch_rpc::{Run, Status};
 use http::HeaderMap;
 use prost::Message as _;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::lane::{Lane, Name};
+use super::members::{Member, Members, Seat, Telling};
 use super::share::Children;
 use super::{Client, Ticket, What};
 use crate::grpc::Proxy;
 use crate::grpc::cache::Entry;
 
-type Tickets = Vec<Rc<Ticket>>;
+/// A message up to this length is made once for all watchers of all clients.
+const SHORT: usize = 1 << 10;
 
-/// A watcher in a group.
-pub(super) struct Member {
-    /// Whose it is.
-    pub(super) client: Rc<Client>,
-    /// What its client calls it.
-    pub(super) id: i64,
-    /// The first revision that it wants.
-    pub(super) from: i64,
-    /// Whether it wants to hear of progress from time to time.
-    pub(super) progress: bool,
-}
+type Tickets = Vec<Rc<Ticket>>;
 
 /// One watch of the cluster.
 pub(in crate::grpc) struct Group {
-    what: What,
+    what: Rc<What>,
     start: i64,
     /// Whether it began where the store was.
     at_head: bool,
@@ -49,7 +41,7 @@ pub(in crate::grpc) struct Group {
     level: Cell<bool>,
     /// Where the store was then.
     target: Cell<i64>,
-    members: RefCell<Vec<Member>>,
+    members: RefCell<Members>,
     /// Answers that are kept as long as nothing happens here.
     followers: RefCell<Vec<Rc<Entry>>>,
     /// Whether the cluster has said that it watches, and the stream has not broken off.
@@ -83,7 +75,7 @@ pub(super) struct Batch {
 
 impl Group {
     /// From this revision on, for nobody yet.
-    pub(super) fn new(what: What, from: i64, at_head: bool) -> Self {
+    pub(super) fn new(what: Rc<What>, from: i64, at_head: bool) -> Self {
         Self {
             what,
             start: from,
@@ -101,7 +93,7 @@ impl Group {
     }
 
     /// What it sees.
-    pub(super) fn what(&self) -> &What {
+    pub(super) fn what(&self) -> &Rc<What> {
         &self.what
     }
 
@@ -207,13 +199,13 @@ impl Group {
 
     /// A client's watcher leaves.
     pub(super) fn leave(self: &Rc<Self>, client: &Rc<Client>, id: i64) {
-        self.members.borrow_mut().retain(|m| m.id != id || !Rc::ptr_eq(&m.client, client));
+        self.members.borrow_mut().remove(client, id);
         self.end_if_empty(&client.proxy);
     }
 
     /// All of a client's watchers leave.
     pub(super) fn leave_all(self: &Rc<Self>, client: &Rc<Client>) {
-        self.members.borrow_mut().retain(|m| !Rc::ptr_eq(&m.client, client));
+        self.members.borrow_mut().remove_all(client);
         self.end_if_empty(&client.proxy);
     }
 
@@ -299,7 +291,7 @@ impl Group {
     /// In whose name the cluster is asked: each member has shown that it may.
     pub(super) fn headers(&self) -> Option<HeaderMap> {
         let members = self.members.borrow();
-        let first = members.first().map(|member| member.client.headers.clone());
+        let first = members.first().map(|client| client.headers.clone());
         first.or_else(|| self.followers.borrow().first().map(|entry| entry.headers.clone()))
     }
 
@@ -319,18 +311,23 @@ impl Group {
         let children = self.children.borrow().all();
         for group in children.iter().chain([self]) {
             let members = std::mem::take(&mut *group.members.borrow_mut());
-            members.iter().for_each(|member| member.client.end(status.clone()));
+            members.seats().iter().for_each(|seat| seat.client.end(status.clone()));
             group.end_if_empty(proxy);
         }
     }
 
     /// Ends the streams of those clients that call in this name.
     pub(super) fn refuse_those(self: &Rc<Self>, proxy: &Rc<Proxy>, name: &Name, status: &Status) {
-        let is_theirs = |member: &Member| name.is_of(&member.client.headers);
-        let members = std::mem::take(&mut *self.members.borrow_mut());
-        let (theirs, rest) = members.into_iter().partition::<Vec<_>, _>(is_theirs);
-        *self.members.borrow_mut() = rest;
-        theirs.iter().for_each(|member| member.client.end(status.clone()));
+        let mut theirs: Vec<Rc<Client>> = Vec::new();
+        for seat in self.members.borrow().seats() {
+            if name.is_of(&seat.client.headers) {
+                theirs.push(Rc::clone(&seat.client));
+            }
+        }
+        for client in theirs {
+            self.members.borrow_mut().remove_all(&client);
+            client.end(status.clone());
+        }
         self.end_if_empty(proxy);
     }
 
@@ -390,10 +387,12 @@ impl Group {
     fn progressed(&self, revision: i64, raw: &Bytes) {
         self.next.set(self.next.get().max(revision + 1));
         self.level.set(true);
-        for member in self.members.borrow().iter().filter(|member| member.progress) {
-            // One that has no room needs no word that there is nothing.
-            if member.client.has_room(raw.len()) {
-                member.client.deliver(member.id, raw);
+        for seat in self.members.borrow().seats() {
+            for watching in seat.watchers.iter().filter(|watching| watching.progress) {
+                // One that has no room needs no word that there is nothing.
+                if seat.client.has_room(raw.len()) {
+                    seat.client.deliver(watching.id, raw);
+                }
             }
         }
     }
@@ -412,30 +411,33 @@ impl Group {
         }
         let mut behind = Vec::new();
         let mut given = 0;
-        for (at, member) in self.members.borrow().iter().enumerate() {
-            if last < member.from {
-                continue;
-            }
-            if !member.client.has_room(len) {
-                behind.push((at, first.max(member.from)));
-                continue;
-            }
-            given += events as u64;
-            for part in parts().filter(|part| part.last >= member.from) {
-                if part.first >= member.from {
-                    member.client.deliver(member.id, &part.raw);
-                } else {
-                    member.client.deliver(member.id, &part.since(member.from));
+        // What is short and all that there is, is made once for all who want all of it.
+        let mut short = match all {
+            [part] if part.raw.len() <= SHORT => Some(Telling::new(&part.raw)),
+            _ => None,
+        };
+        for seat in self.members.borrow().seats() {
+            match &mut short {
+                Some(short) if seat.latest <= first => {
+                    let runs = short.runs(seat);
+                    if seat.client.has_room(runs.iter().map(Run::len).sum()) {
+                        runs.iter().for_each(|run| seat.client.push(run.clone().into()));
+                        given += seat.watchers.len() as u64;
+                    } else {
+                        let all = seat.watchers.iter().map(|watching| watching.id);
+                        behind.extend(all.map(|id| (Rc::clone(&seat.client), id, first)));
+                    }
                 }
+                _ => given += tell(seat, all, (first, last), len, &mut behind),
             }
         }
-        for (at, revision) in behind.into_iter().rev() {
-            let member = self.members.borrow_mut().swap_remove(at);
-            member.client.fell_behind(member.id, revision);
+        for (client, id, revision) in behind {
+            self.members.borrow_mut().remove(&client, id);
+            client.fell_behind(id, revision);
         }
         self.next.set(self.next.get().max(last + 1));
         self.level.set(self.level.get() || last >= self.target.get());
-        proxy.hub.events.set(proxy.hub.events.get() + given);
+        proxy.hub.events.set(proxy.hub.events.get() + given * events as u64);
         let shares = self.children.borrow().share(proxy.keys.namespace(), all);
         shares.iter().for_each(|(child, parts)| child.give_out(proxy, parts));
         self.tell_followers(proxy, last);
@@ -456,7 +458,8 @@ impl Group {
     }
 
     fn take_over(self: &Rc<Self>, other: &Rc<Self>, proxy: &Rc<Proxy>) {
-        for member in other.members.borrow_mut().drain(..) {
+        let members = std::mem::take(&mut *other.members.borrow_mut());
+        for member in members.into_each() {
             member.client.moved(member.id, self);
             self.members.borrow_mut().push(member);
         }
@@ -472,7 +475,7 @@ impl Group {
         let compacted = response.compact_revision;
         let refused = response.created && compacted == 0;
         self.end(proxy);
-        for (at, mut member) in members.into_iter().enumerate() {
+        for (at, mut member) in members.into_each().enumerate() {
             let place = member.from.max(self.next.get());
             if (compacted > 0 && place >= compacted) || (refused && at > 0) {
                 member.from = place;
@@ -496,6 +499,30 @@ impl Group {
             member.client.push(told.encode_to_vec().into());
         }
     }
+}
+
+/// Watchers that are to be taken out of a group, and the first revision that each has not seen.
+type Behind = Vec<(Rc<Client>, i64, i64)>;
+
+/// Gives an answer of these revisions and so many bytes to the watchers of a seat, each by itself; says to how many.
+fn tell(seat: &Seat, all: &[Batch], revisions: (i64, i64), len: usize, behind: &mut Behind) -> u64 {
+    let (first, last) = revisions;
+    let mut given = 0;
+    for watching in seat.watchers.iter().filter(|watching| last >= watching.from) {
+        if !seat.client.has_room(len) {
+            behind.push((Rc::clone(&seat.client), watching.id, first.max(watching.from)));
+            continue;
+        }
+        given += 1;
+        for part in all.iter().filter(|part| part.last >= watching.from && part.last > 0) {
+            if part.first >= watching.from {
+                seat.client.deliver(watching.id, &part.raw);
+            } else {
+                seat.client.deliver(watching.id, &part.since(watching.from));
+            }
+        }
+    }
+    given
 }
 
 impl Batch {

@@ -10,8 +10,9 @@ use etch_rpc::MessageBuf;
 use http::HeaderMap;
 
 use super::What;
-use super::group::{Group, Member};
+use super::group::Group;
 use super::lane::{Lane, Name, run};
+use super::members::Member;
 use crate::grpc::Proxy;
 use crate::grpc::cache::Entry;
 
@@ -22,7 +23,7 @@ const WIDE: usize = 64;
 
 /// The proxy's watches of the cluster.
 pub(in crate::grpc) struct Hub {
-    groups: RefCell<HashMap<What, Vec<Rc<Group>>>>,
+    groups: RefCell<HashMap<Rc<What>, Vec<Rc<Group>>>>,
     /// Those of them that are ranges on a stream of the cluster's.
     wide: RefCell<Vec<Rc<Group>>>,
     lanes: RefCell<HashMap<Name, Rc<Lane>>>,
@@ -92,14 +93,18 @@ impl Hub {
         add: impl FnOnce(&Group),
     ) -> Rc<Group> {
         let mut groups = self.groups.borrow_mut();
-        let same = groups.entry(what.clone()).or_default();
-        if let Some(group) = same.iter().find(|group| group.can_take(from)) {
+        let known = groups.get(what).into_iter().flatten().find(|group| group.can_take(from));
+        if let Some(group) = known {
             add(group);
             return Rc::clone(group);
         }
-        let group = Rc::new(Group::new(what.clone(), from, at_head));
+        let what = match groups.get_key_value(what) {
+            Some((what, _)) => Rc::clone(what),
+            None => Rc::new(what.compact()),
+        };
+        let group = Rc::new(Group::new(Rc::clone(&what), from, at_head));
         add(&group);
-        same.push(Rc::clone(&group));
+        groups.entry(what).or_default().push(Rc::clone(&group));
         drop(groups);
         self.place(proxy, &group);
         group

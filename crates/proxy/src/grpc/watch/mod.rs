@@ -8,6 +8,7 @@
 mod group;
 mod hub;
 mod lane;
+mod members;
 mod share;
 
 use std::cell::{Cell, RefCell};
@@ -31,8 +32,8 @@ use tokio::sync::Notify;
 use super::Proxy;
 use super::forward::headers;
 pub(super) use group::Group;
-use group::Member;
 pub(super) use hub::Hub;
+use members::Member;
 
 /// Bytes that wait for a client at the most, besides one message.
 const QUEUE: usize = 4 << 20;
@@ -61,6 +62,15 @@ impl What {
     /// Everything that happens to these keys.
     pub(super) fn all(key: Bytes, end: Bytes) -> Self {
         Self { key, end, filters: Vec::new(), prev_kv: false, fragment: false, leader: false }
+    }
+
+    /// The same, without the message that its keys came in.
+    fn compact(&self) -> Self {
+        Self {
+            key: Bytes::copy_from_slice(&self.key),
+            end: Bytes::copy_from_slice(&self.end),
+            ..self.clone()
+        }
     }
 
     fn is_range(&self) -> bool {
@@ -103,7 +113,7 @@ struct Client {
 }
 
 struct Watcher {
-    what: What,
+    what: Rc<What>,
     progress: bool,
     place: Place,
 }
@@ -197,7 +207,7 @@ impl Client {
     fn pop(&self) -> Option<Payload> {
         let payload = self.queue.borrow_mut().pop_front()?;
         self.queued.set(self.queued.get() - payload.message_len());
-        self.proxy.calls.watch().sent();
+        self.proxy.calls.watch().sent(payload.messages());
         Some(payload)
     }
 
@@ -302,8 +312,10 @@ impl Client {
         };
         let member =
             Member { client: Rc::clone(self), id, from, progress: request.progress_notify };
-        let place = Place::Group(self.proxy.hub.join(&self.proxy, &what, member, at_head));
-        let watcher = Watcher { what, progress: request.progress_notify, place };
+        let group = self.proxy.hub.join(&self.proxy, &what, member, at_head);
+        let what = Rc::clone(group.what());
+        let watcher =
+            Watcher { what, progress: request.progress_notify, place: Place::Group(group) };
         self.watchers.borrow_mut().insert(id, watcher);
         self.created.set(self.created.get() + 1);
         let hub = &self.proxy.hub;

@@ -20,7 +20,7 @@ fn client_of(proxy: &Rc<Proxy>, what: &What, watchers: &[(i64, i64)], at_head: b
     for (id, from) in watchers {
         let member = Member { client: Rc::clone(&client), id: *id, from: *from, progress: true };
         let place = Place::Group(proxy.hub.join(proxy, what, member, at_head));
-        let watcher = Watcher { what: what.clone(), progress: true, place };
+        let watcher = Watcher { what: Rc::new(what.clone()), progress: true, place };
         client.watchers.borrow_mut().insert(*id, watcher);
         proxy.hub.watchers.set(proxy.hub.watchers.get() + 1);
     }
@@ -72,9 +72,11 @@ fn events_of(key: &'static str, revisions: &[i64], value: usize) -> WatchRespons
 fn told(client: &Client) -> Vec<(i64, Vec<i64>)> {
     let mut out = Vec::new();
     while let Some(payload) = client.pop() {
-        let message = payload.into_bytes().expect("bytes");
-        let response = WatchResponse::decode(message).expect("an answer");
-        out.push((response.watch_id, response.events.iter().map(revision).collect()));
+        for payload in payload.split() {
+            let message = payload.into_bytes().expect("bytes");
+            let response = WatchResponse::decode(message).expect("an answer");
+            out.push((response.watch_id, response.events.iter().map(revision).collect()));
+        }
     }
     out
 }

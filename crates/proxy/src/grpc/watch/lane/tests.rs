@@ -1,17 +1,21 @@
 //! A stream by itself: what is sent is read from its orders, and what the cluster says is put in by hand.
 
 use super::*;
-use crate::grpc::watch::group::Member;
+use crate::grpc::watch::members::Member;
 use crate::grpc::watch::{Client, Place, Watcher, What};
 use etch_api::pb::etcdserverpb::ResponseHeader;
 use etch_api::pb::mvccpb::{Event, KeyValue};
+use etch_rpc::Payload;
 
 fn watcher(proxy: &Rc<Proxy>, key: &'static str, id: i64, from: i64) -> Rc<Client> {
     let client = Rc::new(Client::new(Rc::clone(proxy), HeaderMap::new()));
     let what = What::all(key.into(), Bytes::new());
     let member = Member { client: Rc::clone(&client), id, from, progress: false };
     let place = Place::Group(proxy.hub.join(proxy, &what, member, true));
-    client.watchers.borrow_mut().insert(id, Watcher { what, progress: false, place });
+    client
+        .watchers
+        .borrow_mut()
+        .insert(id, Watcher { what: Rc::new(what), progress: false, place });
     proxy.hub.watchers.set(proxy.hub.watchers.get() + 1);
     client
 }
@@ -59,7 +63,7 @@ fn progress(revision: i64) -> WatchResponse {
 /// What a client was told since: ids, revisions of the header, and how many events.
 fn told(client: &Client) -> Vec<(i64, i64, usize)> {
     let mut out = Vec::new();
-    while let Some(payload) = client.pop() {
+    for payload in std::iter::from_fn(|| client.pop()).flat_map(Payload::split) {
         let message = payload.into_bytes().expect("bytes");
         let response = WatchResponse::decode(message).expect("an answer");
         let revision = response.header.map_or(0, |header| header.revision);

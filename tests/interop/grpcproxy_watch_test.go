@@ -1,0 +1,128 @@
+package interop
+
+// Watches inside one another through the gRPC proxy, and many of them on few
+// streams: what they cost the cluster, and that nobody misses anything.
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A watch wholly inside one that is there costs the cluster nothing, keys of
+// all kinds share a stream, and when the wide one goes, the others go on.
+func TestGrpcProxyWatchesInsideOthers(t *testing.T) {
+	behindProxy(t, func(t *testing.T, endpoints string, _ []*Server) {
+		p := startGrpcProxy(t, "--endpoints", endpoints)
+		c := p.client(t)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+		defer cancel()
+		wideCtx, leave := context.WithCancel(ctx)
+		wide := c.Watch(wideCtx, "k", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+		next(t, wide)
+		const keys = 200
+		var inside []clientv3.WatchChan
+		for i := range keys {
+			w := c.Watch(ctx, fmt.Sprintf("k%03d", i), clientv3.WithCreatedNotify())
+			next(t, w)
+			inside = append(inside, w)
+		}
+		part := c.Watch(ctx, "k050", clientv3.WithRange("k060"), clientv3.WithCreatedNotify())
+		next(t, part)
+		p.awaitMetric(t, "etch_grpc_proxy_upstream_watches", "1")
+		round := func(value string) {
+			for i := range keys {
+				ok[*clientv3.PutResponse](t)(c.Put(ctx, fmt.Sprintf("k%03d", i), value))
+			}
+			for i, w := range inside {
+				if e := collect(t, w, 1)[0]; string(e.Kv.Value) != value || string(e.Kv.Key) != fmt.Sprintf("k%03d", i) {
+					t.Fatalf("%s: key %d has %v", value, i, e)
+				}
+			}
+			if events := collect(t, part, 10); string(events[0].Kv.Key) != "k050" || string(events[9].Kv.Key) != "k059" {
+				t.Fatal(events)
+			}
+		}
+		round("one")
+		collect(t, wide, keys)
+		leave()
+		p.awaitMetric(t, "etch_grpc_proxy_upstream_watches", fmt.Sprint(keys+1))
+		p.awaitMetric(t, "etch_grpc_proxy_upstream_watch_streams", "1")
+		round("two")
+	})
+}
+
+// Wide watches come and go while keys are written: who watches a key sees each
+// of its events once, in order, whichever watch of the cluster it came from.
+func TestGrpcProxyWatchesComeAndGo(t *testing.T) {
+	behindProxy(t, func(t *testing.T, endpoints string, _ []*Server) {
+		p := startGrpcProxy(t, "--endpoints", endpoints)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+		defer cancel()
+		const keys, rounds = 5, 60
+		key := func(i int) string { return fmt.Sprint("k", i) }
+		watcher := p.client(t)
+		var all []clientv3.WatchChan
+		var since []int64
+		for i := range keys {
+			w := watcher.Watch(ctx, key(i), clientv3.WithCreatedNotify())
+			all, since = append(all, w), append(since, next(t, w).Header.Revision)
+		}
+		stop, churning := make(chan struct{}), make(chan struct{})
+		churner := p.client(t)
+		go func() {
+			defer close(churning)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, option := range []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRange("k3")} {
+					some, leave := context.WithCancel(ctx)
+					w := churner.Watch(some, "k", option, clientv3.WithCreatedNotify())
+					<-w
+					<-w
+					leave()
+				}
+			}
+		}()
+		var written [keys][]int64
+		writer := p.client(t)
+		for round := range rounds {
+			for i := range keys {
+				put := ok[*clientv3.PutResponse](t)(writer.Put(ctx, key(i), fmt.Sprint(round)))
+				written[i] = append(written[i], put.Header.Revision)
+			}
+			// Somebody more, who begins while all this goes on.
+			w := watcher.Watch(ctx, key(round%keys), clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
+			all, since = append(all, w), append(since, next(t, w).Header.Revision)
+		}
+		close(stop)
+		for i := range keys {
+			put := ok[*clientv3.PutResponse](t)(writer.Put(ctx, key(i), "last"))
+			written[i] = append(written[i], put.Header.Revision)
+		}
+		for n, w := range all {
+			i := n
+			if n >= keys {
+				i = (n - keys) % keys
+			}
+			var want []int64
+			for _, revision := range written[i] {
+				if revision > since[n] {
+					want = append(want, revision)
+				}
+			}
+			for at, e := range collect(t, w, len(want)) {
+				if e.Kv.ModRevision != want[at] || string(e.Kv.Key) != key(i) {
+					t.Fatalf("watcher %d of %s: %d (%s) in the place of %d", n, key(i), e.Kv.ModRevision, e.Kv.Key, want[at])
+				}
+			}
+		}
+		cancel()
+		<-churning
+	})
+}
