@@ -112,6 +112,9 @@ func ctlKeyLines() []line {
 	)
 	list = append(list, line{"put piped", "from stdin"}, line{"put empty", ""})
 	list = append(list, inEveryForm("get -- -k")...)
+	list = append(list, inEveryForm("get '' --prefix")...)
+	list = append(list, inEveryForm("get nothing/ --prefix")...)
+	list = append(list, lines("get '' --prefix --rev=5 -w json", "get d/ --prefix -w json --keys-only", "get a --from-key --stream -w json", "get a --from-key --rev=999 -w json")...)
 	list = append(list, inEveryForm("put x y --prev-kv")...)
 	return append(list, inEveryForm("del x --prev-kv")...)
 }

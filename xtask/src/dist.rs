@@ -25,6 +25,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const ETCD_NAMES: &[&str] = &["etcd", "etcdctl", "etcdutl"];
 const ETCD_DIR: &str = "lib/etch/bin";
 
+const UNIT: &str = "lib/systemd/system/etch.service";
+
 /// One thing in a package, by its path below `/usr`.
 enum Item {
     File { path: String, mode: u32, content: Vec<u8> },
@@ -97,7 +99,7 @@ fn items(root: &Path, bin: &Path) -> Result<Vec<Item>, String> {
         items.push(link(&format!("{ETCD_DIR}/{name}"), "../../../bin/etch"));
     }
     let unit = read(&root.join("packaging").join("etch.service"))?;
-    items.push(file("lib/systemd/system/etch.service", 0o644, unit));
+    items.push(file(UNIT, 0o644, unit));
     for name in ["LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md"] {
         items.push(file(&format!("share/doc/etch/{name}"), 0o644, read(&root.join(name))?));
     }
@@ -218,29 +220,65 @@ fn deb(root: &Path, items: &[Item], arch: &str, time: u64) -> Result<Vec<u8>, St
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
+    /// The package put under a root that is thrown away, and taken off it again. The files are the true ones but for
+    /// the program, which is not built for this.
     #[test]
-    fn dpkg_reads_the_package() {
+    fn dpkg_installs_and_purges_the_package() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("has a parent");
+        let unit = read(&root.join("packaging").join("etch.service")).expect("the unit");
         let items = [
             file("bin/etch", 0o755, vec![1; 5000]),
+            link("bin/etchctl", "etch"),
             link("lib/etch/bin/etcd", "../../../bin/etch"),
+            file(UNIT, 0o644, unit.clone()),
         ];
         let bytes = deb(root, &items, debian_arch(), 0).expect("a package");
-        let path = env::temp_dir().join(format!("etch-dist-{}.deb", std::process::id()));
-        fs::write(&path, bytes).expect("written");
-        let dpkg = |what| Command::new("dpkg-deb").arg(what).arg(&path).output();
-        let read = [dpkg("--info"), dpkg("--contents")];
-        fs::remove_file(&path).expect("ours");
-        // Where there is no dpkg nobody installs its packages.
-        let [Ok(info), Ok(contents)] = read else { return };
-        let text = |out: &std::process::Output| String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(info.status.success() && text(&info).contains(" Package: etch\n"), "{info:?}");
-        assert!(
-            text(&contents).contains("./usr/lib/etch/bin/etcd -> ../../../bin/etch"),
-            "{contents:?}"
-        );
+        let dir = env::temp_dir().join(format!("etch-dist-{}", std::process::id()));
+        let state = dir.join("root/var/lib/dpkg");
+        for part in ["updates", "info"] {
+            fs::create_dir_all(state.join(part)).expect("made");
+        }
+        fs::write(state.join("status"), "").expect("written");
+        let package = dir.join("etch.deb");
+        fs::write(&package, bytes).expect("written");
+        let data = dir.join("root/var/lib/etcd/member");
+        fs::create_dir_all(&data).expect("made");
+        let dpkg = |words: &[&str]| {
+            // No libc6 there, and no shell: the scripts run here, and are told so.
+            Command::new("dpkg")
+                .arg(format!("--root={}", dir.join("root").display()))
+                .args(["--force-depends", "--force-script-chrootless", "--log=/dev/null"])
+                .args(words)
+                .output()
+        };
+        let package = package.display().to_string();
+        let info = Command::new("dpkg-deb").args(["--info", &package]).output();
+        let user = Command::new("id").arg("-u").output().expect("there is `id`");
+        // Where there is no dpkg nobody installs its packages, and only root can.
+        if let Ok(info) = info
+            && user.stdout == b"0\n"
+        {
+            let text = String::from_utf8_lossy(&info.stdout).into_owned();
+            assert!(info.status.success() && text.contains(" Package: etch\n"), "{info:?}");
+            let usr = dir.join("root/usr");
+            for _ in ["new", "again"] {
+                let done = dpkg(&["--install", &package]).expect("dpkg runs");
+                assert!(done.status.success(), "{done:?}");
+                let program = fs::metadata(usr.join("lib/etch/bin/etcd")).expect("leads there");
+                assert_eq!((program.len(), program.permissions().mode() & 0o7777), (5000, 0o755));
+                assert!(fs::read_link(usr.join("bin/etchctl")).is_ok_and(|to| to == Path::new("etch")));
+                let mode = fs::metadata(usr.join(UNIT)).expect("there").permissions().mode();
+                assert_eq!((fs::read(usr.join(UNIT)).ok(), mode & 0o7777), (Some(unit.clone()), 0o644));
+            }
+            let done = dpkg(&["--purge", "etch"]).expect("dpkg runs");
+            assert!(done.status.success(), "{done:?}");
+            assert!(!usr.exists() && data.exists(), "what is ours is gone, and the data is not");
+        }
+        fs::remove_dir_all(&dir).expect("ours");
     }
 
     #[test]

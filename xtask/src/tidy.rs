@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("etch", &["cli", "server", "ctl", "utl", "proxy"]),
     // For tests alone; nothing that ships may use them.
     ("bench", &["api", "disk", "state"]),
+    ("doctest", &["client"]),
     ("fuzz", &["api", "disk", "json", "state", "rpc", "server"]),
     ("sim", &["api", "disk", "state", "node"]),
     ("torture", &["api", "disk", "sim"]),
@@ -120,6 +121,11 @@ fn check_examples(name: &str, text: &str, found: &mut Vec<String>) {
     for (at, line) in code.lines().enumerate() {
         if line.starts_with("///") {
             has_example |= line.contains("```");
+        }
+        if line.contains("```no_run") {
+            found.push(format!("{name}:{}: an example runs: see `etch-doctest`", at + 1));
+        }
+        if line.starts_with("///") {
             continue;
         }
         // An attribute may stand between the two, also over several lines.

@@ -69,16 +69,16 @@ macro_rules! calls {
 
 /// Calls of the Auth service.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::{KeySpan, PermissionType};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// client.role_add("readers").await?;
 /// client.role_grant_permission("readers", KeySpan::prefix("public/"), PermissionType::Read).await?;
 /// client.user_add("alice", "secret").await?;
 /// client.user_grant_role("alice", "readers").await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 impl Client {
     calls! {

@@ -24,16 +24,17 @@ const SYNC_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// Dropping a future or a stream that a client gave ends its work, on the server too.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::Client;
 ///
-/// # async fn example() -> etch_client::Result<()> {
+/// # etch_doctest::run(async |served| {
 /// let client = Client::connect(["127.0.0.1:2379"]).await?;
+/// # let client = served;
 /// client.put("greeting", "hello").await?;
 /// let answer = client.get("greeting").await?;
 /// assert_eq!(answer.kvs[0].value, "hello");
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Client {

@@ -8,13 +8,13 @@ use crate::error::Result;
 
 /// Calls of the Cluster service.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// for member in client.member_list().await?.members {
 ///     println!("{:x} {} {:?}", member.id, member.name, member.client_ur_ls);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 impl Client {
     /// The members, as a majority sees them.

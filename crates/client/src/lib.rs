@@ -2,15 +2,16 @@
 //!
 //! Here is the list of what it consists of; each part's own file says what it does.
 //!
-//! ```no_run
+//! ```
 //! use etch_client::Client;
 //!
-//! # async fn example() -> etch_client::Result<()> {
+//! # etch_doctest::run(async |served| {
 //! let client = Client::connect(["127.0.0.1:2379"]).await?;
+//! # let client = served;
 //! client.put("color", "blue").await?;
 //! println!("{:?}", client.get("color").await?.kvs[0].value);
 //! # Ok(())
-//! # }
+//! # });
 //! ```
 //!
 //! # How a call ends

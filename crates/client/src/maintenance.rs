@@ -18,14 +18,14 @@ use crate::header::HasHeader;
 /// Calls of the Maintenance service. Those that concern one member name its endpoint, which need not be one of the
 /// client's.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// for endpoint in client.endpoints() {
 ///     let status = client.status(&endpoint).await?;
 ///     println!("{endpoint}: {} of {} bytes in use", status.db_size_in_use, status.db_size);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 impl Client {
     /// How the member behind an endpoint is.

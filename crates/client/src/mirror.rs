@@ -12,10 +12,12 @@ use crate::watch::WatchStream;
 /// Reads a prefix in a way that lets a copy of it be kept: nothing between [`Syncer::base`] and [`Syncer::updates`] is
 /// missed or seen twice.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::mirror::Syncer;
 ///
-/// # async fn example(client: etch_client::Client, copy: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// # let copy = client.namespaced("copy/");
+/// # client.put("config/color", "blue").await?;
 /// let mut syncer = Syncer::new(&client, "config/");
 /// let mut base = syncer.base().await?;
 /// while let Some(piece) = base.next().await {
@@ -24,11 +26,13 @@ use crate::watch::WatchStream;
 ///     }
 /// }
 /// let mut updates = syncer.updates().await?;
+/// # client.put("config/color", "green").await?;
 /// while let Some(response) = updates.next().await {
 ///     println!("{} changes", response?.events.len());
+///     # break;
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct Syncer {
     client: Client,

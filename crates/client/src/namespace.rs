@@ -37,13 +37,13 @@ const NO_END: &[u8] = b"\0";
 impl Client {
     /// The same client, with every key under this prefix: what it reads, writes, watches and locks.
     ///
-    /// ```no_run
-    /// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+    /// ```
+    /// # etch_doctest::run(async |client| {
     /// let blue = client.namespaced("teams/blue/");
     /// blue.put("color", "blue").await?;
     /// assert_eq!(client.get("teams/blue/color").await?.count, 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn namespaced(&self, prefix: impl IntoBytes) -> Client {

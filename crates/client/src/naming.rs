@@ -41,10 +41,10 @@ impl Endpoint {
 
 /// A change of a service's endpoints.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::naming::{Endpoint, Manager, Update};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let service = Manager::new(&client, "search")?;
 /// let moved = [
 ///     Update::Delete("search/old".into()),
@@ -52,7 +52,7 @@ impl Endpoint {
 /// ];
 /// service.update(moved, 0).await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
@@ -76,10 +76,10 @@ struct Stored {
 
 /// The endpoints of one service.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::naming::{Endpoint, Manager};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let service = Manager::new(&client, "services/search")?;
 /// let lease = client.lease_grant(10).await?.id;
 /// let _alive = client.lease_keep_alive(lease).await?;
@@ -88,7 +88,7 @@ struct Stored {
 ///     println!("{key}: {}", endpoint.addr);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Manager {
@@ -166,15 +166,20 @@ impl Manager {
 
     /// All endpoints now, and all of them again after each change: what a balancer needs. Survives compaction.
     ///
-    /// ```no_run
-    /// # use futures_util::StreamExt;
-    /// # async fn example(service: etch_client::naming::Manager) -> etch_client::Result<()> {
+    /// ```
+    /// use etch_client::naming::{Endpoint, Manager};
+    /// use futures_util::StreamExt;
+    ///
+    /// # etch_doctest::run(async |client| {
+    /// let service = Manager::new(&client, "search")?;
+    /// service.add("search/host-1", Endpoint::new("10.0.0.1:8080"), 0).await?;
     /// let mut sets = service.resolve();
     /// while let Some(endpoints) = sets.next().await {
     ///     println!("{} endpoints", endpoints?.len());
+    ///     # break;
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn resolve(&self) -> BoxStream<Result<BTreeMap<String, Endpoint>>> {
         let resolver = Resolver { manager: self.clone(), endpoints: BTreeMap::new(), watch: None };

@@ -21,14 +21,14 @@ impl Client {
     /// The same client, whose answers never go back in time. If no member has caught up after `attempts` of them, the
     /// call fails with [`Error::OutOfOrder`].
     ///
-    /// ```no_run
-    /// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+    /// ```
+    /// # etch_doctest::run(async |client| {
     /// let ordered = client.ordered(20);
     /// let first = ordered.get("a").serializable().await?;
     /// let second = ordered.get("a").serializable().await?; // of the same time, or later
     /// # let _ = (first, second);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn ordered(&self, attempts: u32) -> Client {

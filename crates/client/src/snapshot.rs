@@ -17,14 +17,14 @@ use crate::error::{Error, Result};
 /// A snapshot, being read. It ends with the SHA-256 of what came before; a stream that breaks off is an error, never a
 /// short read.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let mut snapshot = client.snapshot().await?;
 /// println!("made by version {}", snapshot.version());
 /// let mut bytes = Vec::new();
 /// tokio::io::AsyncReadExt::read_to_end(&mut snapshot, &mut bytes).await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Debug)]
 pub struct Snapshot {

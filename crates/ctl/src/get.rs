@@ -48,8 +48,8 @@ fn run(matches: &Matches) -> Result<(), Failure> {
     let mut ctl = Ctl::new(matches)?;
     ctl.display.value_only = matches.is_on("print-value-only");
     let refused = refused(matches, &ctl.display);
-    if refused.is_none() && ctl.display.format == Format::Simple && is_long(&request) {
-        return ctl.run(print_stream(&ctl, stream(&ctl.client, request)));
+    if refused.is_none() && ctl.display.format != Format::Table && is_long(&request) {
+        return ctl.run(print_long(&ctl, request));
     }
     let answer = if matches.is_on("stream") {
         ctl.ask(async |client| gather(stream(&client, request)).await)?
@@ -93,17 +93,42 @@ fn stream(client: &Client, request: pb::RangeRequest) -> RangeStream {
     client.kv().range_stream(client.options().clone(), request)
 }
 
-/// Prints pieces as they come. The time for a command is the time that one piece may take.
-async fn print_stream(ctl: &Ctl, mut stream: RangeStream) -> Result<(), Failure> {
-    let late = || failed(Error::Deadline { sent: true });
+/// Prints an answer of any length in the memory of one piece. The time for a command is the time that one piece may
+/// take.
+async fn print_long(ctl: &Ctl, mut request: pb::RangeRequest) -> Result<(), Failure> {
     let mut out = Vec::new();
-    loop {
-        let next = tokio::time::timeout(ctl.limit(), stream.next()).await;
-        let Some(piece) = next.map_err(|_| late())? else { return Ok(()) };
-        out.clear();
-        ctl.display.get_simple(&piece.map_err(failed)?, &mut out);
-        print(&out)?;
+    // All forms but the simple one begin with the header, which a stream has at its end: it is asked for first, and
+    // the keys are those of that moment.
+    if ctl.display.format != Format::Simple {
+        let head = pb::RangeRequest { limit: 1, ..request.clone() };
+        let asked = ctl.client.kv().range(ctl.client.options().clone(), head);
+        let answer = in_time(ctl, asked).await?.map_err(failed)?;
+        if !answer.more {
+            return ctl.display.get(&answer);
+        }
+        if request.revision <= 0 {
+            request.revision = answer.header.map_or(0, |header| header.revision);
+        }
+        ctl.display.get_head(answer.header.as_ref(), &mut out);
     }
+    let mut stream = stream(&ctl.client, request);
+    let mut end = (false, 0);
+    let mut first = true;
+    while let Some(piece) = in_time(ctl, stream.next()).await? {
+        let piece = piece.map_err(failed)?;
+        ctl.display.get_keys(&piece.kvs, first, &mut out);
+        print(&out)?;
+        out.clear();
+        first &= piece.kvs.is_empty();
+        end = (piece.more, piece.count);
+    }
+    ctl.display.get_tail(end.0, end.1, &mut out);
+    print(&out)
+}
+
+async fn in_time<T>(ctl: &Ctl, work: impl Future<Output = T>) -> Result<T, Failure> {
+    let late = |_| failed(Error::Deadline { sent: true });
+    tokio::time::timeout(ctl.limit(), work).await.map_err(late)
 }
 
 /// A stream's pieces as one answer.

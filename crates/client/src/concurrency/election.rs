@@ -17,17 +17,17 @@ use crate::{EtcdError, EventType};
 
 /// An election.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::{Election, Session};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let session = Session::new(&client).ttl(10).await?;
 /// let election = Election::new(&session, "elections/scheduler");
 /// let mut leadership = election.campaign("host-1").await?;
 /// leadership.proclaim("host-1, busy").await?;
 /// leadership.resign().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Election {
@@ -39,19 +39,19 @@ pub struct Election {
 ///
 /// It is over when the session's lease is: watch [`Session::lost`], and write under [`Leadership::is_leader`].
 ///
-/// ```no_run
-/// use etch_client::concurrency::Election;
+/// ```
+/// use etch_client::concurrency::{Election, Session};
 /// use etch_client::put;
 ///
-/// # async fn example(session: etch_client::concurrency::Session) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// let session = Session::new(&client).ttl(10).await?;
 /// let mut leadership = Election::new(&session, "scheduler").campaign("host-1").await?;
 /// leadership.proclaim("host-1, busy").await?;
 /// // Done only as long as we lead.
-/// let client = session.client();
 /// client.txn().when(leadership.is_leader()).then(put("plan", "7")).await?;
 /// leadership.resign().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "dropping it resigns"]
 pub struct Leadership {
@@ -120,15 +120,21 @@ impl Election {
 
     /// Every leader from now on, and what it proclaims: the newest always, those before it not necessarily.
     ///
-    /// ```no_run
-    /// # use futures_util::StreamExt;
-    /// # async fn example(election: etch_client::concurrency::Election) -> etch_client::Result<()> {
+    /// ```
+    /// use etch_client::concurrency::{Election, Session};
+    /// use futures_util::StreamExt;
+    ///
+    /// # etch_doctest::run(async |client| {
+    /// let session = Session::new(&client).ttl(10).await?;
+    /// let election = Election::new(&session, "scheduler");
+    /// # let _leadership = election.campaign("host-1").await?;
     /// let mut leaders = election.observe();
     /// while let Some(leader) = leaders.next().await {
     ///     println!("{:?} leads", leader?.value);
+    ///     # break;
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn observe(&self) -> BoxStream<Result<KeyValue>> {
         let observer =

@@ -16,16 +16,16 @@ use crate::pb::{self, response_op::Response};
 /// once that it is over. So whatever the lock protects should be told the [`Guard::fencing`] revision and refuse
 /// smaller ones than it has seen, or be written within etcd under [`Guard::is_owner`].
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::{Mutex, Session};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let session = Session::new(&client).ttl(10).await?;
 /// let guard = Mutex::new(&session, "locks/printer").lock().await?;
 /// println!("print, with {}", guard.fencing());
 /// guard.unlock().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Mutex {
@@ -35,17 +35,18 @@ pub struct Mutex {
 
 /// The lock, held. Dropping it lets it go in the background; [`Guard::unlock`] waits for that.
 ///
-/// ```no_run
-/// use etch_client::concurrency::Mutex;
+/// ```
+/// use etch_client::concurrency::{Mutex, Session};
 /// use etch_client::put;
 ///
-/// # async fn example(session: etch_client::concurrency::Session) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// let session = Session::new(&client).ttl(10).await?;
 /// let guard = Mutex::new(&session, "lock").lock().await?;
 /// // Done only as long as the lock is held.
 /// session.client().txn().when(guard.is_owner()).then(put("a", "1")).await?;
 /// guard.unlock().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "dropping it unlocks"]
 pub struct Guard {

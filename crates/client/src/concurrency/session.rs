@@ -16,18 +16,19 @@ const TTL: i64 = 60;
 /// A lease that is kept alive. Keys that are bound to it go when it ends: when it is closed, when its last clone is
 /// dropped, or when it can no longer be kept ([`Session::lost`]).
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::Session;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let session = Session::new(&client).ttl(10).await?;
 /// client.put("workers/7", "busy").lease(session.lease()).await?;
+/// # async fn work() {}
 /// tokio::select! {
-///     () = std::future::pending() => { /* the work */ }
+///     () = work() => {}
 ///     why = session.lost() => eprintln!("stop at once: {why}"),
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
@@ -45,15 +46,16 @@ struct Inner {
 
 /// A session to be. Await it.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::Session;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// # client.lease_grant(10).id(7587862094).await?;
 /// // The lease of a process before this one, taken over.
 /// let session = Session::new(&client).ttl(10).lease(7587862094).await?;
 /// # let _ = session;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "nothing happens until it is awaited"]
 pub struct SessionBuilder {
@@ -120,10 +122,10 @@ impl Session {
     /// Runs something within a session of its own: the session ends with it, and if the session is lost first, this is
     /// the error, and the rest is not run.
     ///
-    /// ```no_run
+    /// ```
     /// use etch_client::concurrency::{Mutex, Session};
     ///
-    /// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+    /// # etch_doctest::run(async |client| {
     /// let done = Session::scope(&client, 10, async |session| {
     ///     let lock = Mutex::new(&session, "job").lock().await?;
     ///     Ok(lock.fencing())
@@ -131,7 +133,7 @@ impl Session {
     /// .await?;
     /// # let _ = done;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub async fn scope<T>(
         client: &Client,

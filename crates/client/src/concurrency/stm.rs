@@ -16,15 +16,15 @@ use crate::pb::{self, response_op::Response};
 
 /// How much a transaction is kept apart from others.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::Isolation;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let stm = client.stm().isolation(Isolation::RepeatableReads);
 /// let (value, _) = stm.run(|tx| async move { tx.get("a").await }).await?;
 /// # let _ = value;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -41,10 +41,11 @@ pub enum Isolation {
 
 /// A transaction to be run.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::Error;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// client.put("accounts/a", "100").await?;
 /// let (left, _) = client
 ///     .stm()
 ///     .run(|tx| async move {
@@ -58,9 +59,9 @@ pub enum Isolation {
 ///         Ok(balance - 10)
 ///     })
 ///     .await?;
-/// println!("{left} left");
+/// assert_eq!(left, 90);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "nothing happens until it is run"]
 pub struct StmBuilder {
@@ -147,8 +148,8 @@ struct Read {
 
 /// A transaction that is running: a handle, to be cloned at will.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// client
 ///     .stm()
 ///     .run(|tx| async move {
@@ -158,7 +159,7 @@ struct Read {
 ///     })
 ///     .await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 pub struct Stm {

@@ -62,11 +62,13 @@ pub(crate) fn reads_only(request: &pb::TxnRequest) -> bool {
 
 /// A compaction. Await it.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
-/// client.compact(1000).physical().await?;
+/// ```
+/// # etch_doctest::run(async |client| {
+/// let answer = client.put("color", "blue").await?;
+/// let revision = answer.header.map_or(0, |header| header.revision);
+/// client.compact(revision).physical().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing happens until it is awaited"]

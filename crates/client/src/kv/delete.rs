@@ -10,12 +10,12 @@ use crate::error::Result;
 
 /// A deletion: of one key, unless an option widens it. Await it, or put it into a transaction.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let answer = client.delete("tmp/").prefix().await?;
 /// println!("{} keys deleted", answer.deleted);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing happens until it is awaited"]

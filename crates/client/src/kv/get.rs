@@ -11,14 +11,14 @@ use crate::error::Result;
 
 /// A read: of one key, unless an option widens it. Await it, or put it into a transaction.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let answer = client.get("services/").prefix().limit(10).await?;
 /// for kv in &answer.kvs {
 ///     println!("{:?} = {:?}, written at {}", kv.key, kv.value, kv.mod_revision);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing happens until it is awaited"]
@@ -133,14 +133,14 @@ impl Get<Bound> {
     /// Where the server has `RangeStream` (etcd 3.7, etch) it is asked for that, otherwise page by page. A page has
     /// 1000 keys unless [`RangeStream::page`] says otherwise. Dropping the stream ends the work on the server.
     ///
-    /// ```no_run
-    /// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+    /// ```
+    /// # etch_doctest::run(async |client| {
     /// let mut pieces = client.get("logs/").prefix().stream();
     /// while let Some(piece) = pieces.next().await {
     ///     println!("{} keys", piece?.kvs.len());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn stream(self) -> RangeStream {
         self.to.kv.range_stream(self.to.options, self.request)

@@ -13,14 +13,14 @@ use crate::error::Result;
 /// It is sent once: if the connection breaks before the answer, the error says that nobody knows
 /// ([`crate::Error::may_have_happened`]).
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let answer = client.put("color", "blue").prev_kv().await?;
 /// if let Some(before) = answer.prev_kv {
 ///     println!("it was {:?}", before.value);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing happens until it is awaited"]

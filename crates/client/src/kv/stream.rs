@@ -25,14 +25,14 @@ const PAGE: i64 = 1000;
 ///
 /// As with the server's own stream, `header`, `more` and `count` are to be taken from the last piece.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let mut pieces = client.get("logs/").prefix().limit(10_000).stream().page(500);
 /// while let Some(piece) = pieces.next().await {
 ///     println!("{} keys", piece?.kvs.len());
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "nothing happens until it is read"]
 pub struct RangeStream {

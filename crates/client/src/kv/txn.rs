@@ -10,10 +10,10 @@ use crate::error::Result;
 
 /// A transaction. Await it, or put it into another.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::{Compare, put, get};
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let answer = client
 ///     .txn()
 ///     .when(Compare::mod_revision("config").equal(41))
@@ -24,7 +24,7 @@ use crate::error::Result;
 ///     println!("somebody was quicker: {:?}", answer.responses);
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone)]
 #[must_use = "nothing happens until it is awaited"]

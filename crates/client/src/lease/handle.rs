@@ -55,8 +55,8 @@ impl Slot {
 
 /// A lease that is being kept alive, as long as this is not dropped. Reading from it is not needed for that.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let lease = client.lease_grant(10).await?;
 /// let mut alive = client.lease_keep_alive(lease.id).await?;
 /// while let Some(event) = alive.next().await {
@@ -64,9 +64,10 @@ impl Slot {
 ///         Ok(response) => println!("for {} s more", response.ttl),
 ///         Err(error) => println!("{error}"),
 ///     }
+///     # break;
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "dropping it no longer keeps the lease alive"]
 pub struct KeepAlive {

@@ -81,14 +81,21 @@ impl Keeper {
     }
 
     /// What is to be done now. Leases that could not be kept are lost by this.
+    ///
+    /// Leases that would be asked for in a moment are asked for as well: many in one frame cost what one alone does,
+    /// here and at the server.
     pub fn due(&mut self, now: Instant) -> Due {
         let mut out = Due::default();
-        while let Some(&(at, id)) = self.due.first() {
-            if at > now {
-                break;
-            }
-            self.due.pop_first();
+        if self.next().is_none_or(|at| at > now) {
+            return out;
+        }
+        let soon: Vec<_> = self.due.range(..=(now + TOGETHER, i64::MAX)).copied().collect();
+        for (at, id) in soon {
             let Some(kept) = self.kept.get_mut(&id) else { continue };
+            if at > now && (kept.sent.is_some() || at >= kept.deadline) {
+                continue;
+            }
+            self.due.remove(&(at, id));
             if kept.deadline <= now {
                 let sent = kept.sent.is_some();
                 let unknown = Error::Deadline { sent };
@@ -159,6 +166,9 @@ impl Keeper {
     }
 }
 
+/// How much earlier than it is due a lease is asked for, if another is due.
+const TOGETHER: Duration = Duration::from_millis(100);
+
 /// etcd's largest TTL, so that adding it to a time cannot overflow.
 const MAX_TTL: u64 = 9_000_000_000;
 
@@ -188,6 +198,27 @@ mod tests {
         assert_eq!(keeper.due(t + 10 * S), ask(&[]));
         assert_eq!(keeper.due(t + 11 * S), ask(&[7]));
         assert_eq!(keeper.due(t + 12 * S), ask(&[]));
+    }
+
+    #[test]
+    fn leases_that_are_due_soon_are_asked_for_together() {
+        let (mut keeper, t) = (Keeper::default(), Instant::now());
+        let slots = [7, 8, 9].map(|id| (id, Slot::new()));
+        for (id, slot) in &slots {
+            keeper.add(*id, slot, t, 6 * S);
+        }
+        assert_eq!(keeper.due(t), ask(&[7, 8, 9]));
+        keeper.answer(alive(7, 30), t, 0.0);
+        keeper.answer(alive(8, 30), t + TOGETHER, 0.0);
+        keeper.answer(alive(9, 30), t + 2 * TOGETHER, 0.0);
+        // Nobody is due: nobody is asked for.
+        assert_eq!(keeper.due(t + 10 * S - TOGETHER / 2), ask(&[]));
+        assert_eq!(keeper.due(t + 10 * S), ask(&[7, 8]));
+        assert_eq!(keeper.next(), Some(t + 10 * S + 2 * TOGETHER));
+        // What waits for its answer is not given up early.
+        keeper.answer(alive(9, 30), t + 10 * S - TOGETHER, 0.0);
+        keeper.answer(alive(7, 30), t + 10 * S + TOGETHER / 2, 0.0);
+        assert_eq!(keeper.due(t + 20 * S - TOGETHER), ask(&[9]));
     }
 
     #[test]

@@ -20,14 +20,14 @@ pub use handle::KeepAlive;
 
 /// The calls of etcd's Lease service.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// // What goes through the trait is what the builders of a client ask.
 /// let request = etch_client::pb::LeaseLeasesRequest {};
 /// let all = client.lease().leases(client.options().clone(), request).await?;
 /// println!("{} leases", all.leases.len());
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub trait Lease: Send + Sync + 'static {
     /// Makes a lease.
@@ -122,12 +122,12 @@ impl Lease for CoreLease {
 
 /// A lease to be made. Await it.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let lease = client.lease_grant(30).await?;
 /// client.put("here", "yes").lease(lease.id).await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "nothing happens until it is awaited"]
 pub struct Grant {

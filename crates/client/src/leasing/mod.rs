@@ -36,13 +36,13 @@ impl Client {
     /// The same client, answering reads of single keys from memory once it owns them. All programs that write these
     /// keys have to use the same leasing prefix: a write past it is not seen by owners.
     ///
-    /// ```no_run
-    /// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+    /// ```
+    /// # etch_doctest::run(async |client| {
     /// let leasing = client.leasing("owners/").await?;
     /// leasing.get("config").await?; // asks the server, and owns the key
     /// leasing.get("config").await?; // from memory
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub async fn leasing(&self, prefix: impl IntoBytes) -> Result<Client> {
         let shared = Arc::new(Shared {

@@ -63,8 +63,7 @@ impl Dialer {
         tokio::select! {
             biased;
             ended = &mut driver => {
-                let why = ended.err().map_or_else(|| "closed by the server".into(), text_of);
-                Err(io::Error::other(why))
+                Err(not_greeted(ended.err(), address.tls))
             }
             _ = settings => Ok((sender, driver)),
         }
@@ -102,11 +101,32 @@ fn no_tls(error: io::Error) -> io::Error {
         Some(rustls::Error::InvalidMessage(_)) => {
             io::Error::new(io::ErrorKind::InvalidData, "the server does not speak TLS")
         }
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended the TLS handshake")
-        }
+        _ if hung_up(error.kind()) => io::Error::new(
+            error.kind(),
+            format!("the server ended the TLS handshake, as one does that does not speak TLS: {error}"),
+        ),
         _ => error,
     }
+}
+
+/// Says what it means when a connection ends before the server's settings came. A server that speaks TLS answers our
+/// greeting with an alert, but it may also hang up, or its hanging up may overtake the alert.
+fn not_greeted(error: Option<hyper::Error>, tls: bool) -> io::Error {
+    let cause = error.as_ref().and_then(std::error::Error::source);
+    let broken = cause.and_then(|e| e.downcast_ref::<h2::Error>()).and_then(h2::Error::get_io);
+    let kind = broken.map(io::Error::kind);
+    let why = error.map_or_else(|| "closed".into(), text_of);
+    if kind.is_some_and(|kind| !hung_up(kind)) {
+        return io::Error::other(why);
+    }
+    let hint = if tls { "" } else { ", as one does that speaks TLS (the endpoint then needs https)" };
+    io::Error::other(format!("the server ended the connection at our greeting{hint}: {why}"))
+}
+
+/// Whether the other side ended the connection.
+fn hung_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// An error with what caused it, in one line.

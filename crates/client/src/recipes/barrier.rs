@@ -13,16 +13,16 @@ use crate::{EventType, GetResponse};
 
 /// A door: closed while held, open once released.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::recipes::Barrier;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let door = Barrier::new(&client, "migration");
 /// door.hold().await?;
 /// // Elsewhere: door.wait().await?
 /// door.release().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct Barrier {
     client: Client,
@@ -74,18 +74,27 @@ async fn wait_for(client: &Client, key: &Bytes, from: i64, wanted: EventType) ->
 
 /// Lets a number of sessions in together, and out together. One that dies within counts as gone.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::Session;
 /// use etch_client::recipes::DoubleBarrier;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
+/// # for _ in 0..2 {
+/// #     let client = client.clone();
+/// #     tokio::spawn(async move {
+/// #         let session = Session::new(&client).ttl(10).await?;
+/// #         let mut stage = DoubleBarrier::new(&session, "stage-2", 3);
+/// #         stage.enter().await?;
+/// #         stage.leave().await
+/// #     });
+/// # }
 /// let session = Session::new(&client).ttl(10).await?;
 /// let mut stage = DoubleBarrier::new(&session, "stage-2", 3);
 /// stage.enter().await?;
 /// // What all three do at the same time.
 /// stage.leave().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct DoubleBarrier {
     session: Session,

@@ -12,15 +12,15 @@ use crate::kv::{Compare, SortTarget, delete, put};
 
 /// First in, first out.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::recipes::Queue;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let queue = Queue::new(&client, "jobs");
 /// queue.enqueue("resize 7.png").await?;
 /// println!("{:?}", queue.dequeue().await?);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct Queue {
     client: Client,
@@ -50,16 +50,16 @@ impl Queue {
 
 /// The smallest priority first; within one, first in, first out.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::recipes::PriorityQueue;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let queue = PriorityQueue::new(&client, "jobs");
 /// queue.enqueue("sometime", 10).await?;
 /// queue.enqueue("now", 1).await?;
 /// assert_eq!(queue.dequeue().await?, "now");
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct PriorityQueue {
     client: Client,

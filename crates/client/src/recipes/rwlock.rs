@@ -9,17 +9,17 @@ use crate::error::{Error, Result};
 
 /// A read-write lock over the whole cluster. A writer that waits holds later readers back.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::concurrency::Session;
 /// use etch_client::recipes::RwLock;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let session = Session::new(&client).ttl(10).await?;
 /// let lock = RwLock::new(&session, "catalog");
 /// let reading = lock.read().await?;
 /// reading.unlock().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct RwLock {
     session: Session,
@@ -28,13 +28,18 @@ pub struct RwLock {
 
 /// The lock, held. Dropping it lets it go in the background.
 ///
-/// ```no_run
-/// # async fn example(lock: etch_client::recipes::RwLock) -> etch_client::Result<()> {
+/// ```
+/// use etch_client::concurrency::Session;
+/// use etch_client::recipes::RwLock;
+///
+/// # etch_doctest::run(async |client| {
+/// let session = Session::new(&client).ttl(10).await?;
+/// let lock = RwLock::new(&session, "catalog");
 /// let writing = lock.write().await?;
 /// println!("{}", writing.fencing());
 /// writing.unlock().await?;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "dropping it unlocks"]
 pub struct RwGuard {

@@ -29,14 +29,15 @@ const BUFFER: usize = 4096;
 
 /// What happens to a watch whose reader falls behind by more than its buffer.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::Overflow;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let mut newest = client.watch("feed/").prefix().buffer(1000, Overflow::Fail).await?;
+/// # client.put("feed/1", "").await?;
 /// # let _ = newest.next().await;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -122,16 +123,18 @@ impl WatchResponse {
 
 /// A watch under way. It ends after an error; dropping it ends it on the server.
 ///
-/// ```no_run
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// ```
+/// # etch_doctest::run(async |client| {
 /// let mut watch = client.watch("config/").prefix().await?;
+/// # client.put("config/color", "blue").await?;
 /// while let Some(response) = watch.next().await {
 ///     for event in response?.events {
 ///         println!("{:?} {:?}", event.r#type(), event.kv.map(|kv| kv.key));
 ///     }
+///     # break;
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "dropping it ends the watch"]
 pub struct WatchStream {
@@ -170,10 +173,10 @@ impl Stream for WatchStream {
 
 /// A watch to be: of one key, unless an option widens it. Await it.
 ///
-/// ```no_run
+/// ```
 /// use etch_client::Overflow;
 ///
-/// # async fn example(client: etch_client::Client) -> etch_client::Result<()> {
+/// # etch_doctest::run(async |client| {
 /// let from = client.get("jobs/").prefix().await?;
 /// let revision = from.header.map_or(0, |h| h.revision);
 /// let mut watch = client
@@ -183,9 +186,10 @@ impl Stream for WatchStream {
 ///     .prev_kv()
 ///     .buffer(100, Overflow::Fail)
 ///     .await?;
+/// # client.put("jobs/1", "").await?;
 /// # let _ = watch.next().await;
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[must_use = "nothing happens until it is awaited"]
 pub struct Watch {

@@ -55,6 +55,18 @@ async fn answering(hello: &'static [u8]) -> String {
     at
 }
 
+/// A port that ends every connection.
+async fn hanging_up() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.readable().await;
+        }
+    });
+    at
+}
+
 #[test]
 fn a_port_that_speaks_something_else_is_no_endpoint() {
     run(async {
@@ -76,6 +88,15 @@ fn a_port_that_speaks_something_else_is_no_endpoint() {
         let client = Client::connect(config).await.expect("a client");
         let error = client.put("a", "1").await.expect_err("TLS there");
         assert!(error.to_string().contains("the endpoint needs https"), "{error}");
+        // Both to what hangs up: closed unread, the greeting makes a reset of it.
+        let rude = hanging_up().await;
+        let client = Client::connect(Config::new([rude.clone()]).dial_timeout(SHORT)).await;
+        let error = client.expect("a client").put("a", "1").await.expect_err("no greeting");
+        assert!(error.to_string().contains("speaks TLS (the endpoint then needs https)"), "{error}");
+        let config = Config::new([format!("https://{rude}")]).tls(Tls::new());
+        let client = Client::connect(config.dial_timeout(SHORT)).await.expect("a client");
+        let error = client.put("a", "1").await.expect_err("no handshake");
+        assert!(error.to_string().contains("as one does that does not speak TLS"), "{error}");
         // HTTP/2 to what answers nothing, and to what answers nonsense.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = listener.local_addr().expect("an address").to_string();
