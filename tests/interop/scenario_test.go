@@ -90,7 +90,7 @@ func TestScenarios(t *testing.T) {
 }
 
 // TestScenariosOfOldEtcd is the same against one etcd of each older version, as
-// far as nothing befalls it. An etcd 3.4 is asked where ETCD_3_4_BIN names one.
+// far as nothing befalls it.
 func TestScenariosOfOldEtcd(t *testing.T) {
 	t.Parallel()
 	rust := rustRunner(t)

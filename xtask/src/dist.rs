@@ -237,7 +237,7 @@ mod tests {
             file(UNIT, 0o644, unit.clone()),
         ];
         let bytes = deb(root, &items, debian_arch(), 0).expect("a package");
-        let dir = env::temp_dir().join(format!("etch-dist-{}", std::process::id()));
+        let dir = env::temp_dir().join(format!("etch-dist-root-{}", std::process::id()));
         let state = dir.join("root/var/lib/dpkg");
         for part in ["updates", "info"] {
             fs::create_dir_all(state.join(part)).expect("made");
@@ -270,9 +270,14 @@ mod tests {
                 assert!(done.status.success(), "{done:?}");
                 let program = fs::metadata(usr.join("lib/etch/bin/etcd")).expect("leads there");
                 assert_eq!((program.len(), program.permissions().mode() & 0o7777), (5000, 0o755));
-                assert!(fs::read_link(usr.join("bin/etchctl")).is_ok_and(|to| to == Path::new("etch")));
+                assert!(
+                    fs::read_link(usr.join("bin/etchctl")).is_ok_and(|to| to == Path::new("etch"))
+                );
                 let mode = fs::metadata(usr.join(UNIT)).expect("there").permissions().mode();
-                assert_eq!((fs::read(usr.join(UNIT)).ok(), mode & 0o7777), (Some(unit.clone()), 0o644));
+                assert_eq!(
+                    (fs::read(usr.join(UNIT)).ok(), mode & 0o7777),
+                    (Some(unit.clone()), 0o644)
+                );
             }
             let done = dpkg(&["--purge", "etch"]).expect("dpkg runs");
             assert!(done.status.success(), "{done:?}");

@@ -39,10 +39,8 @@ pub fn run(example: impl AsyncFnOnce(Client) -> Ended) {
         return;
     };
     let server = Server::start(binary);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ended = runtime.block_on(async {
         let client = Client::connect([server.endpoint().as_str()]).await?;
         let limited = tokio::time::timeout(LIMIT, async {

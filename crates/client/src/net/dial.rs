@@ -103,7 +103,9 @@ fn no_tls(error: io::Error) -> io::Error {
         }
         _ if hung_up(error.kind()) => io::Error::new(
             error.kind(),
-            format!("the server ended the TLS handshake, as one does that does not speak TLS: {error}"),
+            format!(
+                "the server ended the TLS handshake, as one does that does not speak TLS: {error}"
+            ),
         ),
         _ => error,
     }
@@ -119,7 +121,8 @@ fn not_greeted(error: Option<hyper::Error>, tls: bool) -> io::Error {
     if kind.is_some_and(|kind| !hung_up(kind)) {
         return io::Error::other(why);
     }
-    let hint = if tls { "" } else { ", as one does that speaks TLS (the endpoint then needs https)" };
+    let hint =
+        if tls { "" } else { ", as one does that speaks TLS (the endpoint then needs https)" };
     io::Error::other(format!("the server ended the connection at our greeting{hint}: {why}"))
 }
 

@@ -92,7 +92,10 @@ fn a_port_that_speaks_something_else_is_no_endpoint() {
         let rude = hanging_up().await;
         let client = Client::connect(Config::new([rude.clone()]).dial_timeout(SHORT)).await;
         let error = client.expect("a client").put("a", "1").await.expect_err("no greeting");
-        assert!(error.to_string().contains("speaks TLS (the endpoint then needs https)"), "{error}");
+        assert!(
+            error.to_string().contains("speaks TLS (the endpoint then needs https)"),
+            "{error}"
+        );
         let config = Config::new([format!("https://{rude}")]).tls(Tls::new());
         let client = Client::connect(config.dial_timeout(SHORT)).await.expect("a client");
         let error = client.put("a", "1").await.expect_err("no handshake");

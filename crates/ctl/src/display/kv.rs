@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn parts_make_what_the_whole_is() {
-        let header = pb::ResponseHeader { cluster_id: u64::MAX, member_id: 2, ..Default::default() };
+        let header =
+            pb::ResponseHeader { cluster_id: u64::MAX, member_id: 2, ..Default::default() };
         let key = |n: u8| KeyValue { key: vec![n].into(), lease: n.into(), ..Default::default() };
         let kvs: Vec<KeyValue> = (0..5).map(key).collect();
         for (more, count) in [(false, 5), (true, 9)] {
