@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::printable::is_printable;
+
 const UNITS: &[(&str, f64)] = &[
     ("ns", 1.0),
     ("us", 1e3),
@@ -209,16 +211,6 @@ pub fn io_error(call: &str, path: &std::path::Path, error: &std::io::Error) -> S
     let first = chars.next().map(|c| c.to_ascii_lowercase());
     let text: String = first.into_iter().chain(chars).collect();
     format!("{call} {}: {text}", path.display())
-}
-
-/// Near enough to `strconv.IsPrint`: letters, marks, numbers, signs and the plain space; no control or format
-/// characters, no other spaces, nothing unassigned.
-fn is_printable(c: char) -> bool {
-    let code = c as u32;
-    let format = matches!(code, 0x80..=0xa0 | 0xad | 0x0600..=0x0605 | 0x061c | 0x06dd | 0x070f | 0x180e
-        | 0x2000..=0x200f | 0x2028..=0x202f | 0x205f..=0x206f | 0x3000 | 0xfeff | 0xfff0..=0xfffb
-        | 0xe000..=0xf8ff | 0xe0000..=0x10ffff | 0x1680 | 0x0378 | 0x0379);
-    !format && code & 0xfffe != 0xfffe
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod human;
 mod man;
 mod out;
 mod parse;
+mod printable;
 pub mod progress;
 mod run;
 mod suggest;
