@@ -55,11 +55,18 @@ func oldEtcd(t testing.TB, version string) string {
 			if version == "3.4" {
 				pkg = "go.etcd.io/etcd"
 			}
-			if err := buildIn(dir, filepath.Dir(programs[name]), name, pkg); err != nil {
+			err := buildIn(dir, filepath.Dir(programs[name]), name, pkg)
+			if err != nil && version == "3.4" {
+				t.Log(err)
+			} else if err != nil {
 				t.Error(err)
 			}
 		}
 	})
+	// Its sources are under a version that their authors never gave it, so that not every registry has them.
+	if _, err := os.Stat(programs[name]); err != nil && version == "3.4" {
+		t.Skip("no etcd 3.4: ETCD_3_4_BIN names none, and it could not be built")
+	}
 	return name
 }
 
