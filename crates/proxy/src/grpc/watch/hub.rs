@@ -11,6 +11,7 @@ use http::HeaderMap;
 
 use super::What;
 use super::group::Group;
+use super::heads::Heads;
 use super::lane::{Lane, Name, run};
 use super::members::Member;
 use crate::grpc::Proxy;
@@ -28,6 +29,8 @@ pub(in crate::grpc) struct Hub {
     wide: RefCell<Vec<Rc<Group>>>,
     lanes: RefCell<HashMap<Name, Rc<Lane>>>,
     head: Cell<Option<ResponseHeader>>,
+    /// Questions where it is.
+    pub(super) heads: Heads,
     /// Clients' watchers.
     pub(in crate::grpc) watchers: Cell<usize>,
     /// Events that were sent on to clients.
@@ -43,6 +46,7 @@ impl Default for Hub {
             wide: RefCell::default(),
             lanes: RefCell::default(),
             head: Cell::default(),
+            heads: Heads::default(),
             watchers: Cell::default(),
             events: Cell::default(),
             buffer: RefCell::new(MessageBuf::with_capacity(BUFFER)),

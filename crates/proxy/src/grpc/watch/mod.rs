@@ -6,6 +6,7 @@
 //! where they were; when it is empty they come back from there, so a slow client costs itself alone.
 
 mod group;
+mod heads;
 mod hub;
 mod lane;
 mod members;
@@ -16,12 +17,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use etch_api::pb::etcdserverpb::request_op::Request;
 use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
-use etch_api::pb::etcdserverpb::{
-    RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchRequest, WatchResponse,
-};
+use etch_api::pb::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
 use etch_rpc::{CallInfo, Code, MessageStream, Payload, Status, StreamSender};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
@@ -32,6 +29,7 @@ use tokio::sync::Notify;
 use super::Proxy;
 use super::forward::headers;
 pub(super) use group::Group;
+use heads::{Head, Heads};
 pub(super) use hub::Hub;
 use members::Member;
 
@@ -246,11 +244,7 @@ impl Client {
     }
 
     /// Carries a request out, once it is its turn.
-    fn take(
-        self: &Rc<Self>,
-        request: RequestUnion,
-        head: Option<Result<ResponseHeader, Status>>,
-    ) -> Result<(), Status> {
+    fn take(self: &Rc<Self>, request: RequestUnion, head: Option<Head>) -> Result<(), Status> {
         match (request, head) {
             (RequestUnion::CreateRequest(request), Some(head)) => {
                 return self.create(request, head);
@@ -262,11 +256,7 @@ impl Client {
         Ok(())
     }
 
-    fn create(
-        self: &Rc<Self>,
-        mut request: WatchCreateRequest,
-        head: Result<ResponseHeader, Status>,
-    ) -> Result<(), Status> {
+    fn create(self: &Rc<Self>, mut request: WatchCreateRequest, head: Head) -> Result<(), Status> {
         if request.start_revision < 0 {
             let header = head.ok().or(self.proxy.hub.head());
             self.refuse(
@@ -332,31 +322,11 @@ impl Client {
         }
     }
 
-    /// Where the store is, asked with the client's own token, which must be good for the keys. With no majority of
-    /// the cluster at hand, what one member knows must do, as it does without a proxy.
-    async fn head(&self, request: &WatchCreateRequest) -> Result<ResponseHeader, Status> {
-        match self.ask_head(request, false).await {
-            Err(status) if status.code == Code::Unavailable => self.ask_head(request, true).await,
-            answer => answer,
-        }
-    }
-
-    /// The keys stand in the branch that is not taken: the permission to read them is looked at, they are not.
-    async fn ask_head(
-        &self,
-        request: &WatchCreateRequest,
-        serializable: bool,
-    ) -> Result<ResponseHeader, Status> {
-        let (mut key, mut range_end) = (key(request), request.range_end.clone());
-        self.under_namespace(&mut key, &mut range_end)?;
-        let range = RangeRequest { key, range_end, limit: 1, serializable, ..<_>::default() };
-        let read = RequestOp { request: Some(Request::RequestRange(range)) };
-        let txn = TxnRequest { failure: vec![read], ..<_>::default() };
-        let (path, message) = ("/etcdserverpb.KV/Txn", txn.encode_to_vec().into());
-        let answer = self.proxy.upstream.unary(path, &self.headers, &message, true).await?;
-        let answer = TxnResponse::decode(answer.bytes());
-        let header = answer.ok().and_then(|answer| answer.header);
-        header.ok_or_else(|| Status::new(Code::Internal, "an answer without a header"))
+    /// Where the store is, asked with the client's own token, which must be good for the keys.
+    async fn head(&self, request: &WatchCreateRequest) -> Head {
+        let (mut key, mut end) = (key(request), request.range_end.clone());
+        self.under_namespace(&mut key, &mut end)?;
+        Heads::ask(&self.proxy, &self.headers, &key, &end).await
     }
 
     /// The id that was asked for, or the next one that is free; none if it is taken.
