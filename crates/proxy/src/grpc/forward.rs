@@ -2,7 +2,7 @@
 //! something of the cluster's (`watch`, `keepalive`).
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etch_api::pb::etcdserverpb::RangeRequest;
@@ -20,6 +20,18 @@ use super::{Proxy, keepalive, watch};
 
 /// The one method whose answers are kept.
 const RANGE: &str = "/etcdserverpb.KV/Range";
+
+/// A member's time for a call may be over so much earlier than ours: it is told what is left, in whole units.
+const ROUNDING: Duration = Duration::from_millis(2);
+
+/// How a call has failed: where its time is up, whatever the cluster's end did about it is no news.
+fn failure(status: Status, deadline: Option<Instant>) -> Status {
+    let is_late = deadline.is_some_and(|at| Instant::now() + ROUNDING >= at);
+    if is_late && matches!(status.code, Code::Unavailable | Code::Cancelled) {
+        return Status::new(Code::DeadlineExceeded, "context deadline exceeded");
+    }
+    status
+}
 
 /// What a client's metadata must not say in our name.
 fn is_ours(name: &HeaderName) -> bool {
@@ -184,7 +196,9 @@ async fn unary(
 ) -> Code {
     let answer = tokio::select! {
         biased;
-        answer = ask(proxy, path, kind, &call, message) => answer,
+        answer = ask(proxy, path, kind, &call, message) => {
+            answer.map_err(|status| failure(status, call.deadline()))
+        }
         // Dropping the call takes it back from the cluster as well.
         () = reply.cancelled(), if kind == Kind::Wait => return Code::Cancelled,
     };
@@ -256,9 +270,10 @@ async fn pass(
 ) -> Status {
     let (path, _) = METHODS[usize::from(method)];
     let counts = proxy.calls.of(method);
+    let deadline = call.deadline();
     let (mut out, mut incoming) = match proxy.upstream.stream(path, &headers(&call)).await {
         Ok(both) => both,
-        Err(status) => return status,
+        Err(status) => return failure(status, deadline),
     };
     let up = async {
         while let Some(message) = messages.next().await? {
@@ -284,6 +299,22 @@ async fn pass(
     match ended {
         Ok(()) => Status::OK,
         Err(status) if status.is_ok() => Status::new(Code::Internal, "the stream has ended"),
-        Err(status) => status,
+        Err(status) => failure(status, deadline),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_when_its_time_is_up_was_too_late() {
+        let cut = || Status::new(Code::Unavailable, "error reading from server");
+        let (past, future) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+        assert_eq!(failure(cut(), Some(past)).code, Code::DeadlineExceeded);
+        assert_eq!(failure(cut(), Some(future)), cut());
+        assert_eq!(failure(cut(), None), cut());
+        let refused = || Status::new(Code::PermissionDenied, "no");
+        assert_eq!(failure(refused(), Some(past)), refused());
     }
 }
