@@ -142,3 +142,60 @@ impl<'a> Telling<'a> {
         &self.runs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::Proxy;
+    use http::HeaderMap;
+
+    fn member(client: &Rc<Client>, id: i64, from: i64) -> Member {
+        Member { client: Rc::clone(client), id, from, progress: false }
+    }
+
+    #[test]
+    fn who_leaves_leaves_the_others_at_their_seats() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let proxy = Proxy::alone();
+            let clients: Vec<Rc<Client>> =
+                (0..3).map(|_| Rc::new(Client::new(Rc::clone(&proxy), HeaderMap::new()))).collect();
+            let mut members = Members::default();
+            for (client, id) in [(0, 1), (1, 2), (2, 3), (2, 4), (0, 5)] {
+                members.push(member(&clients[client], id, id));
+            }
+            members.remove_all(&clients[0]);
+            members.remove(&clients[2], 3);
+            members.push(member(&clients[2], 6, 6));
+            members.remove(&clients[1], 2);
+            assert_eq!(members.seats().len(), 1);
+            assert_eq!(members.seats()[0].latest, 6);
+            assert!(members.first().is_some_and(|first| Rc::ptr_eq(first, &clients[2])));
+            let ids: Vec<i64> = members.into_each().map(|member| member.id).collect();
+            assert_eq!(ids, [4, 6]);
+        });
+    }
+
+    #[test]
+    fn each_seat_is_told_under_its_own_ids() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let proxy = Proxy::alone();
+            let client = || Rc::new(Client::new(Rc::clone(&proxy), HeaderMap::new()));
+            let mut members = Members::default();
+            for (client, ids) in [(client(), 0..900), (client(), 0..900), (client(), 5..6)] {
+                ids.for_each(|id| members.push(member(&client, id, 1)));
+            }
+            let message = Bytes::from_static(&[0x58, 1]);
+            let message = [&message[..], &[0x62, 200, 1], &[b'x'; 200]].concat().into();
+            let mut telling = Telling::new(&message);
+            let mut told =
+                |seat: &Seat| -> Vec<usize> { telling.runs(seat).iter().map(Run::len).collect() };
+            let [one, two, three] = members.seats() else { panic!("three seats") };
+            let first = told(one);
+            assert!(first.len() > 1 && first.iter().all(|len| *len <= PIECE), "{first:?}");
+            assert_eq!(told(two), first);
+            assert_eq!(told(three), [RunBuf::LEAST + 2 + message.len()]);
+        });
+    }
+}
