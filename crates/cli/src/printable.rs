@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_turns_are_in_order() {
-        assert!(TURNS.is_sorted_by(|a, b| a < b) && TURNS.len() % 2 == 0);
+        assert!(TURNS.is_sorted_by(|a, b| a < b) && TURNS.len().is_multiple_of(2));
     }
 
     #[test]
