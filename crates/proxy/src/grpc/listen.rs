@@ -48,7 +48,7 @@ enum Come {
 }
 
 impl Listener {
-    /// Listens on a Unix socket, in the place of one that nobody listens on any more.
+    /// Listens on a Unix socket, in the place of whatever has that name, as etcd does.
     ///
     /// # Errors
     /// Go's text.
