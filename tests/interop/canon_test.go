@@ -26,6 +26,11 @@ func canonical(req, resp proto.Message) {
 		if q, ok := req.(*pb.TxnRequest); ok {
 			canonicalTxn(q, r)
 		}
+	case *pb.LeaseLeasesResponse:
+		// A follower knows of no expiry to sort by.
+		if inCluster() {
+			slices.SortFunc(r.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
+		}
 	}
 }
 

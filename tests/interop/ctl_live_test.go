@@ -104,7 +104,7 @@ func liveMask(text string) string {
 	for _, m := range liveMasks {
 		text = m.what.ReplaceAllString(text, m.with)
 	}
-	return text
+	return oneCluster(text)
 }
 
 // A part is one conversation with a tool; it gives back what was said.

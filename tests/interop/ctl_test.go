@@ -50,7 +50,7 @@ func (s *Side) mask(out string) string {
 	for _, m := range ctlMasks {
 		out = m.what.ReplaceAllString(out, m.with)
 	}
-	return out
+	return oneCluster(out)
 }
 
 func ctl(args ...string) step {

@@ -1,7 +1,6 @@
 package interop
 
-// The gRPC proxy before etch and before the real etcd: the tests of the server
-// once more with the proxy between, and what the proxy adds of its own.
+// The gRPC proxy before etch and before the real etcd: what it adds of its own.
 
 import (
 	"bytes"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -48,42 +46,6 @@ func behindProxy(t *testing.T, test func(t *testing.T, endpoints string, servers
 		}
 		test(t, strings.Join(list, ","), w.members)
 	})
-}
-
-// carried are the tests that hold with the proxy between as they do without.
-var carried = []string{
-	"TestTableRange", "TestTableRangeCompacted", "TestTableRangeStream", "TestTablePut",
-	"TestTableDelete", "TestTableCompact", "TestTableLease", "TestTableLeaseExpiry",
-	"TestTableCompare", "TestTableTxn", "TestTableTxnLimit", "TestTableCluster", "TestTableAuth",
-	"TestTableWatchHistory", "TestTableWatchCreate", "TestTableWatchLive",
-	"TestTableWatchFragment", "TestTableWatchNotify",
-	"TestClientKV", "TestClientTxn", "TestClientWatchResumes", "TestClientWatchFragments",
-	"TestClientWatchProgress", "TestClientWatchCompacted", "TestClientManyWatches",
-	"TestClientLease", "TestClientLeaseRestart",
-	"TestCtlLive", "TestEtcdctl", "TestAuthByEtcdctl",
-	"TestLockAndElectionTable", "TestLocksGoInOrder", "TestACancelledWaitLeavesTheLine",
-	"TestRecipeMutex", "TestRecipeSessionLost", "TestRecipeElection", "TestRecipeSTM",
-	"TestRecipeQueues", "TestRecipeBarriers", "TestMirror", "TestNamespace", "TestOrdering",
-	"TestLeasing", "TestKubernetes",
-	"TestJSONTable", "TestJSONAsAUser", "TestJSONWatch", "TestJSONWatchAnswersWhileItIsAsked", "TestJSONStreams",
-	"TestJSONWebSocket", "TestJSONWebSocketAsAUser",
-}
-
-func TestGrpcProxyCarriesTests(t *testing.T) {
-	if behind != "" {
-		t.Skip("this is one of them")
-	}
-	for _, program := range []string{"etch", "etcd"} {
-		t.Run(program, func(t *testing.T) {
-			run := "^(" + strings.Join(carried, "|") + ")$"
-			cmd := exec.Command(os.Args[0], "-test.run", run, "-test.timeout=20m", "-test.count=1")
-			cmd.Env = append(os.Environ(), "INTEROP_BEHIND="+program)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-		})
-	}
 }
 
 func TestGrpcProxyCarriesClients(t *testing.T) {

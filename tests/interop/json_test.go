@@ -62,6 +62,7 @@ func (s *Side) ask(method, path, body string, headers ...string) string {
 		return err.Error()
 	}
 	defer r.Body.Close()
+	defer s.level()
 	text, err := io.ReadAll(r.Body)
 	if err != nil {
 		return err.Error()
@@ -199,8 +200,11 @@ func TestJSONTable(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, "--bcrypt-cost=4")
 	for _, row := range jsonRows() {
+		if inCluster() && ofOne.MatchString(row[0]) {
+			continue
+		}
 		// A proxy has a limit of its own, and says so.
-		if behind != "" && len(row[1]) > 1<<20 {
+		if between == "grpc-proxy" && len(row[1]) > 1<<20 {
 			continue
 		}
 		p.Both(t, func(s *Side) string {
@@ -220,7 +224,7 @@ func TestJSONTable(t *testing.T) {
 		{"POST", "/v3/kv/range", `{"key":"Zm9v"}`, "Authorization", "nonsense"},
 	} {
 		// What the server's own port makes of paths is not the gateway's.
-		if behind != "" && (row[1] == "/v3" || strings.Contains(row[1], "//") || strings.Contains(row[1], "..")) {
+		if between == "grpc-proxy" && (row[1] == "/v3" || strings.Contains(row[1], "//") || strings.Contains(row[1], "..")) {
 			continue
 		}
 		p.Both(t, func(s *Side) string {
@@ -454,10 +458,6 @@ func TestJSONWebSocketAsAUser(t *testing.T) {
 		for _, headers := range []http.Header{
 			{"Sec-Websocket-Protocol": {"Bearer, " + root}}, {"Cookie": {"token=" + root}}, {},
 		} {
-			// A proxy that has let nobody in yet has not heard where the store is.
-			if behind != "" && len(headers) == 0 {
-				continue
-			}
 			ws, r, err := websocket.DefaultDialer.Dial("ws://"+s.Endpoint()+"/v3/watch", headers)
 			if err != nil {
 				return err.Error()

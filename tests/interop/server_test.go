@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // readyLine is what scripts wait for in the log.
@@ -99,15 +102,14 @@ type Server struct {
 	Own     []string // all of the flags, where they are others than these
 	Env     []string // further variables
 	Log     *Log
-	front   *frontend // what clients talk to instead, if anything
+	Member  []string           // flags of a member of a cluster
+	front   *frontend          // what clients talk to instead, if anything
+	others  []*Server          // the other members, where it stands for a cluster; they live and die with it
+	conns   []*grpc.ClientConn // to all members of the cluster
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	err     error
 }
-
-// behind names the program that stands in for etch behind etch's gRPC proxy, so
-// that tests of the server are tests of the proxy: TestGrpcProxyCarriesTests.
-var behind = os.Getenv("INTEROP_BEHIND")
 
 // peerURL is what every server advertises to peers. It is the same for all, so
 // that member and cluster ids are the same on both sides of a comparison; the
@@ -123,8 +125,7 @@ func newServer(t testing.TB, program string, args ...string) *Server {
 		Args:    args,
 	}
 	if behind != "" && program == "etch" {
-		s.Program = behind
-		s.front = startGrpcProxy(t, "--endpoints", s.Endpoint(), "--advertise-client-url", "")
+		s.putBehind(t)
 	}
 	return s
 }
@@ -160,12 +161,16 @@ func (s *Server) flags() []string {
 		"--initial-advertise-peer-urls=" + peerURL,
 		"--initial-cluster=default=" + peerURL,
 	}
-	return append(args, s.Args...)
+	return slices.Concat(args, s.Member, s.Args)
 }
 
 // Launch starts the process without waiting for it to be ready.
 func (s *Server) Launch(t testing.TB) {
 	t.Helper()
+	for _, other := range s.others {
+		other.Args, other.Env = s.Args, s.Env
+		other.Launch(t)
+	}
 	s.Log = &Log{waits: map[string]chan struct{}{}}
 	s.cmd = exec.Command(programs[s.Program], s.flags()...)
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.Env...)
@@ -200,6 +205,11 @@ func (s *Server) Start(t testing.TB) {
 func (s *Server) awaitReady() error {
 	select {
 	case <-s.Log.Seen(readyLine):
+		for _, other := range s.others {
+			if err := other.awaitReady(); err != nil {
+				return fmt.Errorf("another member: %w\n%s", err, other.Log.Tail())
+			}
+		}
 		return nil
 	case <-s.exited:
 		return fmt.Errorf("ended before it was ready: %v", s.err)
@@ -211,7 +221,13 @@ func (s *Server) awaitReady() error {
 // Stop ends the process with a signal and waits for its end.
 func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
 	t.Helper()
+	for _, other := range s.others {
+		other.cmd.Process.Signal(sig)
+	}
 	s.cmd.Process.Signal(sig)
+	for _, other := range s.others {
+		other.AwaitExit(t)
+	}
 	s.AwaitExit(t)
 }
 
