@@ -63,7 +63,13 @@ func TestFrontendsCarryTests(t *testing.T) {
 	for _, between := range []string{"grpc-proxy", "gateway"} {
 		for _, program := range []string{"etch", "etcd"} {
 			t.Run(between+"/"+program, func(t *testing.T) {
-				run := "^(" + strings.Join(carried, "|") + ")$"
+				t.Parallel()
+				list := slices.Clone(carried)
+				if between == "gateway" {
+					// It looks into no message: what real clients make of it is what counts.
+					list = slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(name, "TestTable") })
+				}
+				run := "^(" + strings.Join(list, "|") + ")$"
 				cmd := exec.Command(os.Args[0], "-test.run", run, "-test.timeout=20m", "-test.count=1")
 				cmd.Env = append(os.Environ(), "INTEROP_BEHIND="+program, "INTEROP_BETWEEN="+between)
 				cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

@@ -212,6 +212,8 @@ func lockParts() []part {
 			fine(t, leader.cmd.Process.Signal(syscall.SIGINT))
 			leader.end()
 			next := live(t, s, programs["etcdctl"], nil, "elect", "seen", "second")
+			// Interrupted before it says that it leads, it would leave a leader behind for as long as its lease lives.
+			next.await(2)
 			l.await(2)
 			fine(t, l.cmd.Process.Signal(syscall.SIGINT))
 			said := l.end()

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 )
 
 // A watch wholly inside one that is there costs the cluster nothing, keys of
@@ -125,4 +127,55 @@ func TestGrpcProxyWatchesComeAndGo(t *testing.T) {
 		cancel()
 		<-churning
 	})
+}
+
+// What a watch stream is told of watches that begin, end or are refused, says where the store is, also where nobody
+// has watched anything for long, or ever.
+func TestGrpcProxyWatchAnswersSayWhereTheStoreIs(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "etch")
+	p := startGrpcProxy(t, "--endpoints", s.Endpoint())
+	direct := newClient(t, s)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	write := func() (revision int64) {
+		for range 10 {
+			revision = ok[*clientv3.PutResponse](t)(direct.Put(ctx, "elsewhere", "")).Header.Revision
+		}
+		return revision
+	}
+	ask := func(token string) (func(*pb.WatchRequest), func() *pb.WatchResponse) {
+		stream := ok[pb.Watch_WatchClient](t)(pb.NewWatchClient(dialAt(t, p.addr)).Watch(metadata.AppendToOutgoingContext(ctx, "token", token)))
+		return func(r *pb.WatchRequest) { fine(t, stream.Send(r)) }, func() *pb.WatchResponse {
+			return ok[*pb.WatchResponse](t)(stream.Recv())
+		}
+	}
+	create := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte("k")}}}
+	is := func(what string, r *pb.WatchResponse, revision int64) {
+		t.Helper()
+		if r.GetHeader().GetRevision() != revision {
+			t.Errorf("%s at %d: %v", what, revision, r)
+		}
+	}
+	send, answer := ask("")
+	revision := write()
+	send(create)
+	is("created", answer(), revision)
+	revision = write()
+	send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{}}})
+	is("cancelled", answer(), revision)
+	revision = write()
+	direct.RoleAdd(ctx, "root")
+	ok[*clientv3.AuthUserAddResponse](t)(direct.UserAdd(ctx, "root", "r"))
+	ok[*clientv3.AuthUserGrantRoleResponse](t)(direct.UserGrantRole(ctx, "root", "root"))
+	ok[*clientv3.AuthEnableResponse](t)(direct.AuthEnable(ctx))
+	for _, token := range []string{"", "nonsense"} {
+		send, answer := ask(token)
+		send(create)
+		refused := answer()
+		if !refused.Canceled || !refused.Created || refused.CancelReason == "" {
+			t.Errorf("not refused: %v", refused)
+		}
+		is("refused", refused, revision)
+	}
 }

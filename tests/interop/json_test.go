@@ -344,6 +344,9 @@ func TestJSONWatch(t *testing.T) {
 // Who has not said Expect is answered all the same before its request ends; etcd waits for the end.
 func TestJSONWatchAnswersWhileItIsAsked(t *testing.T) {
 	t.Parallel()
+	if between == "gateway" && behind == "etcd" {
+		t.Skip("it is etcd that answers here")
+	}
 	s := startServer(t, "etch")
 	body, more := io.Pipe()
 	defer more.Close()

@@ -221,14 +221,11 @@ func (s *Server) awaitReady() error {
 // Stop ends the process with a signal and waits for its end.
 func (s *Server) Stop(t testing.TB, sig syscall.Signal) {
 	t.Helper()
-	for _, other := range s.others {
-		other.cmd.Process.Signal(sig)
-	}
 	s.cmd.Process.Signal(sig)
-	for _, other := range s.others {
-		other.AwaitExit(t)
-	}
 	s.AwaitExit(t)
+	for _, other := range s.others {
+		other.Stop(t, syscall.SIGKILL)
+	}
 }
 
 // AwaitExit waits for the process to end and gives its exit code (-1 after a signal).

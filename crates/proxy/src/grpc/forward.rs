@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etch_api::pb::etcdserverpb::RangeRequest;
+use etch_api::pb::etcdserverpb::request_op::Request;
+use etch_api::pb::etcdserverpb::{RangeRequest, TxnRequest};
 use etch_rpc::{
     CallInfo, Code, Handler, LocalFuture, MessageStream, Payload, Peer, PlainBody, Reply, Route,
     Stats, Status, StreamSender,
@@ -247,7 +248,13 @@ async fn ask(
     if kind == Kind::Members {
         return super::cluster::members(proxy, path, &headers, &sent).await.map(Payload::from);
     }
-    let asked = proxy.upstream.unary(path, &headers, &sent, kind == Kind::Read).await;
+    let mut asked = proxy.upstream.unary(path, &headers, &sent, kind == Kind::Read).await;
+    if asked.as_ref().is_err_and(|status| status.code == Code::OutOfRange)
+        && let Some(sent) = linearizable(path, &sent)
+    {
+        // The revision may be one that another member has told of, which this one has not heard of yet.
+        asked = proxy.upstream.unary(path, &headers, &sent, true).await;
+    }
     if kind == Kind::Read {
         let answer = asked?;
         return match proxy.keys.namespace() {
@@ -258,6 +265,30 @@ async fn ask(
     let answer = asked.map(Answer::bytes);
     proxy.cache.wrote(proxy, path, &sent, answer.as_ref().ok());
     proxy.keys.answer(path, answer?).map(Payload::from)
+}
+
+/// A read that a member answers from what it has heard, as one that it answers from what there is. None if it is
+/// something else.
+fn linearizable(path: &str, message: &Bytes) -> Option<Bytes> {
+    if path == RANGE {
+        let range = RangeRequest::decode(message.clone()).ok()?;
+        let linearizable = || RangeRequest { serializable: false, ..range.clone() };
+        return range.serializable.then(|| linearizable().encode_to_vec().into());
+    }
+    if path != "/etcdserverpb.KV/Txn" {
+        return None;
+    }
+    let mut txn = TxnRequest::decode(message.clone()).ok()?;
+    let mut ranges = Vec::new();
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestRange(range)) if range.serializable => ranges.push(range),
+            _ => return None,
+        }
+    }
+    // One that is not serializable makes the others wait with it.
+    ranges.pop()?.serializable = false;
+    Some(txn.encode_to_vec().into())
 }
 
 /// Messages in either direction, until the cluster ends the call or the client is gone.
@@ -306,6 +337,36 @@ async fn pass(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use etch_api::pb::etcdserverpb::RequestOp;
+
+    #[test]
+    fn reads_of_what_a_member_has_heard_can_be_asked_again() {
+        let range = |serializable| RangeRequest { serializable, revision: 7, ..<_>::default() };
+        let op =
+            |serializable| RequestOp { request: Some(Request::RequestRange(range(serializable))) };
+        let put = || RequestOp { request: Some(Request::RequestPut(<_>::default())) };
+        let ask = |path, message: Vec<u8>| linearizable(path, &message.into());
+        let again = ask(RANGE, range(true).encode_to_vec());
+        assert_eq!(again, Some(range(false).encode_to_vec().into()));
+        assert_eq!(ask(RANGE, range(false).encode_to_vec()), None);
+        let txn = |success: Vec<RequestOp>, failure: Vec<RequestOp>| {
+            ask(
+                "/etcdserverpb.KV/Txn",
+                TxnRequest { success, failure, ..<_>::default() }.encode_to_vec(),
+            )
+        };
+        let again = txn(vec![op(true)], vec![op(true)]).expect("reads alone");
+        let again = TxnRequest::decode(again).expect("a transaction");
+        assert_eq!((again.success, again.failure), (vec![op(true)], vec![op(false)]));
+        for other in [
+            txn(vec![op(true), put()], vec![]),
+            txn(vec![op(false)], vec![op(true)]),
+            txn(vec![], vec![]),
+        ] {
+            assert_eq!(other, None);
+        }
+        assert_eq!(ask("/etcdserverpb.KV/Put", Vec::new()), None);
+    }
 
     #[test]
     fn what_fails_when_its_time_is_up_was_too_late() {

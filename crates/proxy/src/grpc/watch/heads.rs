@@ -1,28 +1,37 @@
 //! The question that a watch begins with: whether its client may, and where the store is. Those of the same name about
 //! the same keys are asked together: who comes while one is under way waits for the next, because the answer must not be
-//! older than the question. Not here: what the answer means (`mod`).
+//! older than the question. Who is refused is told where the store is all the same, as a member would. Not here: what
+//! the answer means (`mod`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use etch_api::pb::etcdserverpb::request_op::Request;
+use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etch_api::pb::etcdserverpb::{
-    RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+    RangeRequest, RequestOp, ResponseHeader, StatusResponse, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use etch_rpc::{Code, Status};
 use http::HeaderMap;
 use prost::Message as _;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::is_refusal;
 use super::lane::Name;
 use crate::grpc::Proxy;
 
 /// Where the store is, or why that is not told.
 pub(super) type Head = Result<ResponseHeader, Status>;
 
-/// In whose name, and about which keys.
+/// Where the store is, is not waited for longer than this where an older answer does.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// In whose name, and about which keys. No watch is about the empty key: that is a question about none.
 type Question = (Name, Bytes, Bytes);
 
 /// All questions that are under way, and who waits for the next of the same.
@@ -41,6 +50,14 @@ impl Heads {
     ) -> Head {
         let answer = Self::wait(proxy, headers, key, end);
         answer.await.unwrap_or_else(|_| Err(Status::new(Code::Unavailable, "nobody answers")))
+    }
+
+    /// Has the hub hear where the store is, if it is said soon.
+    pub(super) async fn hear(proxy: &Rc<Proxy>, headers: &HeaderMap) {
+        let none = Bytes::new();
+        let asked = Self::ask(proxy, headers, &none, &none);
+        // The answer is noted where it comes in.
+        let _ = timeout(SHORTLY, asked).await;
     }
 
     fn wait(
@@ -76,6 +93,15 @@ async fn answer_all(proxy: &Proxy, question: &Question, headers: &HeaderMap) {
             waiting
         };
         let head = head(proxy, headers, question).await;
+        let heard = match &head {
+            Err(status) if is_refusal(status) => {
+                let refused = refused(proxy, headers, question);
+                let late = || Status::new(Code::DeadlineExceeded, "no answer in time");
+                timeout(SHORTLY, refused).await.unwrap_or_else(|_| Err(late()))
+            }
+            answer => answer.clone(),
+        };
+        proxy.hub.note(heard.ok());
         for sender in waiting {
             // Who has gone needs no answer.
             let _ = sender.send(head.clone());
@@ -85,6 +111,9 @@ async fn answer_all(proxy: &Proxy, question: &Question, headers: &HeaderMap) {
 
 /// With no majority of the cluster at hand, what one member knows must do, as it does without a proxy.
 async fn head(proxy: &Proxy, headers: &HeaderMap, question: &Question) -> Head {
+    if question.1.is_empty() {
+        return told(proxy, headers).await;
+    }
     match ask_cluster(proxy, headers, question, false).await {
         Err(status) if status.code == Code::Unavailable => {
             ask_cluster(proxy, headers, question, true).await
@@ -108,7 +137,31 @@ async fn ask_cluster(
     let answer = proxy.upstream.unary(path, headers, &message, true).await?;
     let answer = TxnResponse::decode(answer.bytes());
     let header = answer.ok().and_then(|answer| answer.header);
-    header.ok_or_else(|| Status::new(Code::Internal, "an answer without a header"))
+    header.ok_or_else(no_header)
+}
+
+/// What a member tells anybody whom it knows.
+async fn told(proxy: &Proxy, headers: &HeaderMap) -> Head {
+    let (path, message) = ("/etcdserverpb.Maintenance/Status", Bytes::new());
+    let answer = proxy.upstream.unary(path, headers, &message, true).await?;
+    let answer = StatusResponse::decode(answer.bytes());
+    answer.ok().and_then(|answer| answer.header).ok_or_else(no_header)
+}
+
+/// What a member tells whom it refuses a watch: that alone says where the store is, whoever asks.
+async fn refused(proxy: &Proxy, headers: &HeaderMap, (_, key, end): &Question) -> Head {
+    let path = "/etcdserverpb.Watch/Watch";
+    let (mut out, mut incoming) = proxy.upstream.stream(path, headers).await?;
+    let (key, range_end) = (key.clone(), end.clone());
+    let create = WatchCreateRequest { key, range_end, ..<_>::default() };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    out.send(&request.encode_to_vec().into()).await?;
+    let answer = incoming.next().await?.map(WatchResponse::decode);
+    answer.and_then(Result::ok).and_then(|answer| answer.header).ok_or_else(no_header)
+}
+
+fn no_header() -> Status {
+    Status::new(Code::Internal, "an answer without a header")
 }
 
 #[cfg(test)]

@@ -192,10 +192,13 @@ impl Hub {
         same.iter().find(|other| !Rc::ptr_eq(other, group) && other.is_as_far_as(group)).cloned()
     }
 
-    /// Remembers where the store is.
+    /// Remembers where the store is. Another cluster's may be anywhere.
     pub(super) fn note(&self, header: Option<ResponseHeader>) {
-        let known = self.head.get().map_or(0, |head| head.revision);
-        if header.is_some_and(|header| header.revision >= known) {
+        let known = self.head.get();
+        let is_news = |new: &ResponseHeader| {
+            known.is_none_or(|old| new.revision >= old.revision || new.cluster_id != old.cluster_id)
+        };
+        if header.as_ref().is_some_and(is_news) {
             self.head.set(header);
         }
     }

@@ -236,7 +236,11 @@ impl Client {
             asked.push_back(async move {
                 let head = match &request {
                     RequestUnion::CreateRequest(create) => Some(self.head(create).await),
-                    _ => None,
+                    RequestUnion::CancelRequest(_) => {
+                        Heads::hear(&self.proxy, &self.headers).await;
+                        None
+                    }
+                    RequestUnion::ProgressRequest(_) => None,
                 };
                 (request, head)
             });
