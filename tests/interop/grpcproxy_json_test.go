@@ -2,7 +2,7 @@ package interop
 
 // The gRPC proxy for those who do not speak gRPC: calls in JSON through it, and
 // its pages wherever they are served. The tables of JSON run through it as well
-// (TestGrpcProxyCarriesTests).
+// (TestFrontendsCarryTests).
 
 import (
 	"bufio"
