@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use etch_cli::{Failure, Matches, Value, go};
-use etch_disk::backend::{self, Backend, Batch, Bolt, Committed, Shrunk, Snapshot};
+use etch_disk::backend::{self, Bolt, Snapshot};
 use etch_disk::fs::{Disk, File, Open, RealDisk};
 
 use crate::exit;
@@ -124,30 +124,5 @@ pub fn invalid(error: &io::Error) -> Failure {
             Failure::new(exit::ERROR, format!("invalid database: {error}"))
         }
         _ => Failure::new(exit::ERROR, error.to_string()),
-    }
-}
-
-/// A root of a database as a backend of the store, which can be read and nothing else.
-pub struct ReadOnly(pub Snapshot);
-
-impl Backend for ReadOnly {
-    fn snapshot(&self) -> Snapshot {
-        self.0.clone()
-    }
-
-    fn commit(&self, _: &mut Batch) -> io::Result<Committed> {
-        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "opened for reading only"))
-    }
-
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn size_in_use(&self) -> u64 {
-        self.0.size_in_use()
-    }
-
-    fn shrink(&self, _: usize) -> io::Result<Shrunk> {
-        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "opened for reading only"))
     }
 }

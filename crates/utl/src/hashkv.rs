@@ -1,13 +1,13 @@
 //! `hashkv`: etcd's hash over the history in a file. Not here: the hash itself (`etch_state`).
 
 use std::path::Path;
-use std::sync::Arc;
 
 use etch_cli::{Args, Command, Failure, Flag, Matches};
-use etch_state::mvcc::{ReadError, Store};
+use etch_state::mvcc::ReadError;
+use etch_state::mvcc::survey::{ROOM, Survey};
 
 use crate::exit;
-use crate::files::{self, ReadOnly};
+use crate::files;
 use crate::print::{self, Hash};
 
 /// The command.
@@ -20,9 +20,8 @@ pub fn command() -> Command {
 fn run(matches: &Matches) -> Result<(), Failure> {
     print::check_format(matches)?;
     let (snapshot, _held) = files::open_to_read(Path::new(&matches.args[0]), matches)?;
-    let (store, _, _) =
-        Store::open(Arc::new(ReadOnly(snapshot))).map_err(|e| files::invalid(&e))?;
-    let found = store.hash_kv(matches.number("rev")).map_err(|e| match e {
+    let survey = Survey::new(snapshot, ROOM).map_err(|e| files::invalid(&e))?;
+    let found = survey.hash_kv(matches.number("rev")).map_err(|e| match e {
         ReadError::Request(error) => Failure::new(exit::ERROR, plain(error.message())),
         ReadError::Io(error) => files::invalid(&error),
     })?;

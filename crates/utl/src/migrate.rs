@@ -5,11 +5,11 @@ use std::path::Path;
 
 use etch_api::internal::{RequestKind, decode_entry};
 use etch_api::pb::etcdserverpb::DowngradeVersionTestRequest;
-use etch_api::pb::raftpb::EntryType;
+use etch_api::pb::raftpb::{Entry, EntryType};
 use etch_api::pb::walpb;
 use etch_cli::{Command, Failure, Flag, Matches, go};
 use etch_disk::backend::{Backend as _, Batch, Snapshot};
-use etch_disk::wal;
+use etch_disk::wal::{self, Entries};
 use etch_state::offline;
 use etch_state::version::{ETCD, Version};
 use prost::Message as _;
@@ -150,30 +150,61 @@ fn check(current: Version, target: Version, from_log: Option<Version>) -> Result
     Ok(())
 }
 
-/// The oldest etcd that reads the log behind its newest snapshot, where that is one after 3.5: the only entry that
-/// such a one has and older ones have not names a version itself.
+/// What a log's entries need of the etcd that reads them, as they come.
+#[derive(Default)]
+struct Needs {
+    /// Each version that is above all before it, and how many entries came before the one that needs it.
+    versions: Vec<(u64, Version)>,
+    count: u64,
+    broken: Option<String>,
+}
+
+impl Needs {
+    /// The only entry that such a version has and older ones have not names a version itself. What is in the other
+    /// requests, however odd or deep, does not matter here.
+    fn see(&mut self, entry: &Entry) -> Result<(), prost::DecodeError> {
+        if entry.r#type() != EntryType::EntryNormal {
+            return Ok(());
+        }
+        let request = decode_entry(&entry.data.clone().unwrap_or_default())?;
+        if request.kind == Some(RequestKind::DowngradeVersionTest) {
+            let test = DowngradeVersionTestRequest::decode(request.body)?;
+            let named = test.ver.parse().unwrap_or(FIRST_WRITTEN).max(FIRST_WRITTEN);
+            if self.versions.last().is_none_or(|(_, needed)| *needed < named) {
+                self.versions.push((self.count, named));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entries for Needs {
+    fn truncate(&mut self, count: u64) {
+        self.count = count;
+        self.versions.retain(|(before, _)| *before < count);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if let Err(e) = self.see(&entry) {
+            self.broken.get_or_insert(format!("failed to read wal: entry {}: {e}", entry.index()));
+        }
+        self.count += 1;
+    }
+}
+
+/// The oldest etcd that reads the log behind its newest snapshot, where that is one after 3.5.
 fn version_of_log(dir: &Path) -> Result<Option<Version>, String> {
     let disk = files::disk();
-    let notes = wal::valid_snapshots(disk.as_ref(), dir)
+    let newest = wal::newest_snapshot(disk.as_ref(), dir)
         .map_err(|e| format!("failed to get the lastest snapshot: {e}"))?;
-    let at = notes.last().cloned().unwrap_or_else(|| walpb::Snapshot::of(0, 0, None));
-    let found =
-        wal::read(disk.as_ref(), dir, &at).map_err(|e| format!("failed to read wal: {e}"))?;
-    let mut needed = None;
-    for entry in found.entries {
-        if entry.r#type() != EntryType::EntryNormal {
-            continue;
-        }
-        let broken = |e| format!("failed to read wal: entry {}: {e}", entry.index());
-        // What is in the other requests, however odd or deep, does not matter here.
-        let request = decode_entry(&entry.data.clone().unwrap_or_default()).map_err(broken)?;
-        if request.kind == Some(RequestKind::DowngradeVersionTest) {
-            let test = DowngradeVersionTestRequest::decode(request.body).map_err(broken)?;
-            let named: Version = test.ver.parse().unwrap_or(FIRST_WRITTEN);
-            needed = needed.max(Some(named.max(FIRST_WRITTEN)));
-        }
+    let at = newest.unwrap_or_else(|| walpb::Snapshot::of(0, 0, None));
+    let mut needs = Needs::default();
+    wal::replay(disk.as_ref(), dir, &at, &mut needs)
+        .map_err(|e| format!("failed to read wal: {e}"))?;
+    match needs.broken {
+        Some(why) => Err(why),
+        None => Ok(needs.versions.last().map(|(_, version)| *version)),
     }
-    Ok(needed)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ mod segment;
 mod tests;
 
 pub use error::WalError;
-pub use open::{Recovered, Torn, read, records, valid_snapshots};
+pub use open::{Entries, Recovered, Torn, newest_snapshot, read, records, replay, valid_snapshots};
 pub use read::Position;
 pub use segment::{SegmentName, segments};
 

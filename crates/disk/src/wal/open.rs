@@ -17,6 +17,9 @@ use super::{Held, Options, RecordKind, Wal, WalError, in_file, record};
 use crate::fs::{Disk, Open, read_all};
 use crate::mutants::{self, Mutant};
 
+/// Segments that a reader opens before it reads the first one.
+const OPEN_AHEAD: usize = 256;
+
 /// What the log says about the time after a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -59,9 +62,34 @@ struct End {
     tail: Vec<u8>,
 }
 
+/// Takes the entries after a snapshot, one by one.
+pub trait Entries {
+    /// Only the first `count` of those taken stay.
+    fn truncate(&mut self, count: u64);
+
+    /// The next one. Its index is that of the one before and one.
+    fn push(&mut self, entry: Entry);
+
+    /// A hard state says that entries up to this index are committed.
+    fn committed(&mut self, _index: u64) {}
+}
+
+impl Entries for Vec<Entry> {
+    fn truncate(&mut self, count: u64) {
+        Vec::truncate(self, count as usize);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        Vec::push(self, entry);
+    }
+}
+
 /// Gathers what [`Recovered`] says, record by record.
-struct Replay {
+struct Replay<'e> {
     at: walpb::Snapshot,
+    entries: &'e mut dyn Entries,
+    /// How many there are.
+    count: u64,
     matched: bool,
     /// The term of the entry that the snapshot ends at, as last read.
     term_at: Option<u64>,
@@ -78,15 +106,20 @@ pub(super) fn open(
     options: Options,
 ) -> Result<(Wal, Recovered), WalError> {
     let names = select(disk.as_ref(), dir, at.index())?;
-    let held = open_files(disk.as_ref(), names, Open::Write)?;
+    let held = names.into_iter().map(|name| open_file(disk.as_ref(), name, Open::Write));
+    let held = held.collect::<Result<Vec<Held>, WalError>>()?;
     for Held { name, file } in &held {
         if !file.try_lock().map_err(in_file(name.path.clone()))? {
             return Err(WalError::Locked(name.path.clone()));
         }
     }
-    let mut replay = Replay::new(at);
-    let end = scan(&held, |at, kind, data| replay.take(at, kind, data))?;
+    let mut entries = Vec::new();
+    let mut replay = Replay::new(at, &mut entries);
+    let end = scan((held.len(), held.iter().map(Held::share)), |at, kind, data| {
+        replay.take(at, kind, data)
+    })?;
     let (recovered, tail_index) = replay.finish(end.torn.clone())?;
+    let recovered = Recovered { entries, ..recovered };
 
     // All is read and good: from here on things may be changed.
     let tail = &held[held.len() - 1];
@@ -131,9 +164,21 @@ pub(super) fn open(
 /// What [`Wal::open`] would recover, without a lock and without a change: for tools, also while a server
 /// runs. A torn tail is passed over.
 pub fn read(disk: &dyn Disk, dir: &Path, at: &walpb::Snapshot) -> Result<Recovered, WalError> {
-    let held = open_files(disk, select(disk, dir, at.index())?, Open::Read)?;
-    let mut replay = Replay::new(at);
-    let end = scan(&held, |at, kind, data| replay.take(at, kind, data))?;
+    let mut entries = Vec::new();
+    let recovered = replay(disk, dir, at, &mut entries)?;
+    Ok(Recovered { entries, ..recovered })
+}
+
+/// As [`read`], but the entries go to `entries` and are not held: no more than one segment is in memory.
+pub fn replay(
+    disk: &dyn Disk,
+    dir: &Path,
+    at: &walpb::Snapshot,
+    entries: &mut dyn Entries,
+) -> Result<Recovered, WalError> {
+    let names = select(disk, dir, at.index())?;
+    let mut replay = Replay::new(at, entries);
+    let end = scan(files(disk, names), |at, kind, data| replay.take(at, kind, data))?;
     Ok(replay.finish(end.torn)?.0)
 }
 
@@ -145,8 +190,8 @@ pub fn records(
     index: u64,
     mut visit: impl FnMut(Position, RecordKind, &[u8]),
 ) -> Result<Option<Torn>, WalError> {
-    let held = open_files(disk, select(disk, dir, index)?, Open::Read)?;
-    let end = scan(&held, |at, kind, data| {
+    let names = select(disk, dir, index)?;
+    let end = scan(files(disk, names), |at, kind, data| {
         visit(Position { seq: at.name.seq, offset: at.offset }, kind, data);
         Ok(())
     })?;
@@ -156,24 +201,45 @@ pub fn records(
 /// The snapshots that the log has notes of, oldest first, save those beyond what is committed: the log may
 /// be opened at any of them whose segment is still there.
 pub fn valid_snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<walpb::Snapshot>, WalError> {
+    let mut notes = Vec::new();
+    let commit = scan_notes(disk, dir, |note| notes.push(note))?;
+    notes.retain(|n| n.index() <= commit);
+    Ok(notes)
+}
+
+/// The last of [`valid_snapshots`], found by reading twice what is not held.
+pub fn newest_snapshot(disk: &dyn Disk, dir: &Path) -> Result<Option<walpb::Snapshot>, WalError> {
+    let commit = scan_notes(disk, dir, drop)?;
+    let mut newest = None;
+    scan_notes(disk, dir, |note| {
+        if note.index() <= commit {
+            newest = Some(note);
+        }
+    })?;
+    Ok(newest)
+}
+
+/// Shows the notes of snapshots in the whole log. The last commit.
+fn scan_notes(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut f: impl FnMut(walpb::Snapshot),
+) -> Result<u64, WalError> {
     let names = segments(disk, dir)?;
     if names.is_empty() {
         return Err(WalError::NotFound { dir: dir.into(), index: 0 });
     }
     check_sequence(&names)?;
-    let held = open_files(disk, names, Open::Read)?;
-    let mut notes = Vec::new();
     let mut commit = 0;
-    scan(&held, |at, kind, data| {
+    scan(files(disk, names), |at, kind, data| {
         match kind {
-            RecordKind::Snapshot => notes.push(at.good(record::snapshot(data))?),
+            RecordKind::Snapshot => f(at.good(record::snapshot(data))?),
             RecordKind::State => commit = at.good(record::state(data))?.commit(),
             _ => {}
         }
         Ok(())
     })?;
-    notes.retain(|n| n.index() <= commit);
-    Ok(notes)
+    Ok(commit)
 }
 
 /// The segments from the one on that holds what came after `index`.
@@ -194,12 +260,28 @@ fn check_sequence(names: &[SegmentName]) -> Result<(), WalError> {
     }
 }
 
-fn open_files(disk: &dyn Disk, names: Vec<SegmentName>, how: Open) -> Result<Vec<Held>, WalError> {
-    let open = |name: SegmentName| {
-        let file = disk.open(&name.path, how).map_err(in_file(name.path.clone()))?;
-        Ok(Held { name, file })
-    };
-    names.into_iter().map(open).collect()
+fn open_file(disk: &dyn Disk, name: SegmentName, how: Open) -> Result<Held, WalError> {
+    let file = disk.open(&name.path, how).map_err(in_file(name.path.clone()))?;
+    Ok(Held { name, file })
+}
+
+/// The segments one after another, open while they are read: the first ones from now on, so that a server that
+/// purges does not take them away, but not more than a process may have open.
+fn files(
+    disk: &dyn Disk,
+    names: Vec<SegmentName>,
+) -> (usize, impl Iterator<Item = Result<Held, WalError>>) {
+    let count = names.len();
+    let mut names = names.into_iter();
+    let open = |name| open_file(disk, name, Open::Read);
+    let first: Vec<_> = names.by_ref().take(OPEN_AHEAD).map(open).collect();
+    (count, first.into_iter().chain(names.map(open)))
+}
+
+impl Held {
+    fn share(&self) -> Result<Self, WalError> {
+        Ok(Self { name: self.name.clone(), file: Arc::clone(&self.file) })
+    }
 }
 
 /// The place of the record that is being looked at.
@@ -220,17 +302,17 @@ impl At<'_> {
 
 /// Goes through all records of all segments, and finds the end.
 fn scan(
-    held: &[Held],
+    (count, segments): (usize, impl Iterator<Item = Result<Held, WalError>>),
     mut visit: impl FnMut(&At<'_>, RecordKind, &[u8]) -> Result<(), WalError>,
 ) -> Result<End, WalError> {
     let mut running = None;
-    for (i, Held { name, file }) in held.iter().enumerate() {
-        let last = i + 1 == held.len();
+    for (i, segment) in segments.enumerate() {
+        let (Held { name, file }, last) = (segment?, i + 1 == count);
         let mut bytes = read_all(file.as_ref()).map_err(in_file(name.path.clone()))?;
         let mut at = 0;
         let mut heads = [RecordKind::Crc, RecordKind::Metadata].iter();
         let torn = loop {
-            let here = At { name, offset: at as u64 };
+            let here = At { name: &name, offset: at as u64 };
             let found = step(&bytes, at, running, last);
             // A segment gets its name when its head is durable: without one, it is not torn but damaged.
             if let Some(head) = heads.next()
@@ -301,10 +383,12 @@ fn cut(disk: &dyn Disk, dir: &Path, tail: &Held, end: &End) -> Result<(), WalErr
         .map_err(in_file(tail.name.path.clone()))
 }
 
-impl Replay {
-    fn new(at: &walpb::Snapshot) -> Self {
+impl<'e> Replay<'e> {
+    fn new(at: &walpb::Snapshot, entries: &'e mut dyn Entries) -> Self {
         Self {
             at: at.clone(),
+            entries,
+            count: 0,
             matched: false,
             term_at: None,
             tail_index: at.index(),
@@ -325,6 +409,7 @@ impl Replay {
             },
             RecordKind::State => {
                 self.out.hard_state = at.good(record::state(data))?;
+                self.entries.committed(self.out.hard_state.commit());
                 Ok(())
             }
             RecordKind::Entry => self.entry(at, at.good(record::entry(data))?),
@@ -338,15 +423,16 @@ impl Replay {
         // An entry replaces the one that had its index, and all after that.
         if index <= start {
             self.term_at = (index == start).then_some(entry.term());
-            self.out.entries.clear();
+            self.truncate(0);
             return Ok(());
         }
         let place = index - start - 1;
-        if place > self.out.entries.len() as u64 {
+        if place > self.count {
             return Err(at.corrupt("entries are missing before this one"));
         }
-        self.out.entries.truncate(place as usize);
-        self.out.entries.push(entry);
+        self.truncate(place);
+        self.entries.push(entry);
+        self.count += 1;
         Ok(())
     }
 
@@ -367,10 +453,17 @@ impl Replay {
         // A snapshot of our own ends at an entry of the log. One that the leader sent does not: it took the
         // place of the whole log, and what was there before must not come back behind it.
         if note.index() > 0 && self.term_at != Some(note.term()) {
-            self.out.entries.clear();
+            self.truncate(0);
             self.tail_index = note.index();
         }
         Ok(())
+    }
+
+    fn truncate(&mut self, count: u64) {
+        if count < self.count {
+            self.entries.truncate(count);
+            self.count = count;
+        }
     }
 
     fn finish(mut self, torn: Option<Torn>) -> Result<(Recovered, u64), WalError> {
@@ -381,7 +474,7 @@ impl Replay {
             });
         }
         self.out.metadata = self.metadata.unwrap_or_default();
-        self.out.last_index = self.at.index() + self.out.entries.len() as u64;
+        self.out.last_index = self.at.index() + self.count;
         self.out.torn = torn;
         Ok((self.out, self.tail_index))
     }

@@ -212,9 +212,11 @@ fn notes_beyond_the_commit_do_not_count() {
     fill(&mut wal, 1..=5, 10);
     wal.save_snapshot(9, 2, &ConfState::default()).unwrap();
     assert_eq!(valid_snapshots(&disk, dir()).unwrap().len(), 1);
+    assert_eq!(newest_snapshot(&disk, dir()).unwrap(), Some(walpb::Snapshot::of(0, 0, None)));
     wal.append(&Batch { entries: vec![], hard_state: Some(HardState::of(2, 1, 9)) }).unwrap();
     wal.sync().unwrap();
     assert_eq!(valid_snapshots(&disk, dir()).unwrap().len(), 2);
+    assert_eq!(newest_snapshot(&disk, dir()).unwrap().map(|note| note.index()), Some(9));
 }
 
 /// A leader's snapshot takes the place of the log: what was there before does not come back behind it.

@@ -31,20 +31,53 @@ pub struct Loaded {
     pub attachments: Vec<(Bytes, i64)>,
 }
 
+/// What the bucket `meta` says of compactions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    /// The revision that the last one was asked for.
+    pub scheduled: Option<i64>,
+    /// The revision of the last one that is complete.
+    pub finished: Option<i64>,
+}
+
+impl Marks {
+    pub fn read(tree: &Tree) -> io::Result<Self> {
+        let scheduled = tree.meta_revision(SCHEDULED)?;
+        Ok(Self { scheduled, finished: tree.meta_revision(FINISHED)? })
+    }
+
+    /// The compacted revision, and whether a compaction to it is still to be done.
+    pub fn compacted(self) -> (i64, bool) {
+        let finished = self.finished.unwrap_or(-1);
+        match self.scheduled {
+            _ if mutants::on(Mutant::I19179) => (finished, false),
+            Some(scheduled) if scheduled > finished && scheduled != 0 => (scheduled, true),
+            _ => (finished, false),
+        }
+    }
+
+    /// The store's revision, where the last change has this one. All of the newest revisions may have been compacted
+    /// away, and a compaction may have been cut short after that: the revision must not fall (upstream 17780).
+    pub fn newest(self, last: i64) -> i64 {
+        match mutants::on(Mutant::I17780) {
+            true => last,
+            false => last.max(self.finished.unwrap_or(0)).max(self.scheduled.unwrap_or(0)),
+        }
+    }
+}
+
 /// The content of a backend.
 struct Content {
     index: Index,
     revision: i64,
     leases: Vec<(Bytes, i64)>,
-    scheduled: Option<i64>,
-    finished: Option<i64>,
+    marks: Marks,
 }
 
 impl Content {
     fn read(backend: &dyn Backend) -> io::Result<Self> {
         let tree = Tree::new(backend.snapshot());
-        let scheduled = tree.meta_revision(SCHEDULED)?;
-        let finished = tree.meta_revision(FINISHED)?;
+        let marks = Marks::read(&tree)?;
         let (mut builder, mut leases, mut last) = (Builder::new(), HashMap::new(), 1);
         let mut broken = None;
         tree.scan(Revision::new(1, 0), &mut |revision, tombstone, _, value| {
@@ -67,34 +100,18 @@ impl Content {
         if let Some(error) = broken {
             return Err(error);
         }
-        // All of the newest revisions may have been compacted away, and a compaction may have been cut short
-        // after that: the revision must not fall (upstream 17780).
-        let revision = match mutants::on(Mutant::I17780) {
-            true => last,
-            false => last.max(finished.unwrap_or(0)).max(scheduled.unwrap_or(0)),
-        };
         let mut leases: Vec<(Bytes, i64)> = leases.into_iter().collect();
         leases.sort_unstable();
-        Ok(Self { index: builder.finish(), revision, leases, scheduled, finished })
-    }
-
-    /// The compacted revision, and whether a compaction to it is still to be done.
-    fn compacted(&self) -> (i64, bool) {
-        let finished = self.finished.unwrap_or(-1);
-        match self.scheduled {
-            _ if mutants::on(Mutant::I19179) => (finished, false),
-            Some(scheduled) if scheduled > finished && scheduled != 0 => (scheduled, true),
-            _ => (finished, false),
-        }
+        Ok(Self { index: builder.finish(), revision: marks.newest(last), leases, marks })
     }
 
     fn state(&self) -> State {
-        let (compacted, unfinished) = self.compacted();
+        let (compacted, unfinished) = self.marks.compacted();
         State {
             revision: self.revision,
             compacted,
-            scheduled: self.scheduled,
-            finished: self.finished,
+            scheduled: self.marks.scheduled,
+            finished: self.marks.finished,
             jobs: unfinished.then(|| Job::resumed(compacted)).into_iter().collect(),
             ..State::default()
         }

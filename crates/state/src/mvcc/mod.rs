@@ -13,6 +13,7 @@ mod revision;
 mod stats;
 mod store;
 mod stream;
+pub mod survey;
 mod tail;
 #[cfg(test)]
 pub(crate) mod testing;

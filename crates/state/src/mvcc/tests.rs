@@ -15,6 +15,7 @@ use super::{Budget, Event, EventKind, HashKv, ReadError, Revision, Step};
 
 mod hashes;
 mod slow;
+mod surveys;
 
 /// One change in the model.
 #[derive(Clone, Debug)]
