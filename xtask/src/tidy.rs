@@ -122,7 +122,8 @@ fn check_examples(name: &str, text: &str, found: &mut Vec<String>) {
         if line.starts_with("///") {
             has_example |= line.contains("```");
         }
-        if line.contains("```no_run") {
+        let is_fence = line.contains("```");
+        if is_fence && ["no_run", "ignore", "compile_fail"].iter().any(|word| line.contains(word)) {
             found.push(format!("{name}:{}: an example runs: see `etch-doctest`", at + 1));
         }
         if line.starts_with("///") {
@@ -230,6 +231,17 @@ mod tests {
         assert!(found("crates/server/src/a.rs", text).is_empty());
         let tested = "//! A.\n#[cfg(test)]\nmod tests { fn a() { Instant::now(); } }\n";
         assert!(found("crates/node/src/a.rs", tested).is_empty());
+    }
+
+    #[test]
+    fn an_example_that_does_not_run_is_found() {
+        let text = |fence: &str| format!("//! A.\n/// ```{fence}\n/// ```\npub fn a() {{}}\n");
+        let name = "crates/client/src/a.rs";
+        for fence in ["no_run", "rust,no_run", "ignore"] {
+            assert_eq!(found(name, &text(fence)).len(), 1, "{fence}");
+        }
+        assert!(found(name, &text("")).is_empty());
+        assert_eq!(found(name, "//! A.\npub fn a() {}\n").len(), 1);
     }
 
     #[test]

@@ -150,6 +150,17 @@ mod tests {
         assert!(TURNS.is_sorted_by(|a, b| a < b) && TURNS.len().is_multiple_of(2));
     }
 
+    /// Count and sum as a loop over `strconv.IsPrint` of Go 1.26 has them.
+    #[test]
+    fn the_printable_characters_are_gos() {
+        let (mut count, mut sum) = (0, 0_u64);
+        for c in ('\0'..=char::MAX).filter(|c| is_printable(*c)) {
+            count += 1;
+            sum = sum.wrapping_mul(31).wrapping_add(u64::from(u32::from(c)));
+        }
+        assert_eq!((count, sum), (148_998, 11_005_349_497_113_234_412));
+    }
+
     #[test]
     fn letters_and_signs_are_printable_and_holes_are_not() {
         let is = |text: &str, printable| text.chars().all(|c| is_printable(c) == printable);

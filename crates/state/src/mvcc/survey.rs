@@ -22,8 +22,8 @@ use super::read::ReadError;
 use super::tree::{Tree, corrupt};
 use super::value::KeyValue;
 
-/// Keys that are known at one time. A table of so many is full just before it would grow, and takes 64 MiB at the
-/// most, while it grows from half of that.
+/// Keys that are known at one time. A table of so many takes 42 MiB, twice that where many keys come and go, and half as
+/// much again while it grows to that.
 pub const ROOM: usize = (1 << 21) / 8 * 7;
 
 /// Changes that a stretch has at the most for each key that there is room for. Each takes a bit.
@@ -65,19 +65,24 @@ struct Id([u32; 4]);
 
 impl Id {
     fn of(key: &[u8]) -> Self {
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write_u8(salt);
-            hasher.write(key);
-            hasher.finish()
-        };
-        let (pass, place) = (half(0), half(1));
+        Self::join(half(key, 0), key)
+    }
+
+    fn join(pass: u64, key: &[u8]) -> Self {
+        let place = half(key, 1);
         Self([(pass >> 32) as u32, pass as u32, (place >> 32) as u32, place as u32])
     }
 
     fn pass(&self) -> u64 {
         u64::from(self.0[0]) << 32 | u64::from(self.0[1])
     }
+}
+
+fn half(key: &[u8], salt: u8) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u8(salt);
+    hasher.write(key);
+    hasher.finish()
 }
 
 impl Hash for Id {
@@ -118,6 +123,12 @@ struct Newest<V> {
 impl<V> Newest<V> {
     fn new(room: usize) -> Self {
         Self { of: Table::default(), room: room.max(1), low: 0, high: u64::MAX }
+    }
+
+    /// The key's id, where it belongs to this pass.
+    fn id(&self, key: &[u8]) -> Option<Id> {
+        let pass = half(key, 0);
+        (self.low..=self.high).contains(&pass).then(|| Id::join(pass, key))
     }
 
     fn insert(&mut self, id: Id, value: V) {
@@ -163,7 +174,7 @@ impl LiveKeys {
 
     /// Takes a change, in the order of revisions.
     pub fn see(&mut self, row: &Row<'_>) {
-        let id = Id::of(row.kv.key);
+        let Some(id) = self.now.id(row.kv.key) else { return };
         if row.tombstone {
             self.now.of.remove(&id);
         } else {
@@ -303,7 +314,7 @@ impl Survey {
         Ok(())
     }
 
-    /// How many keys are alive, after one pass over all changes has shown them to `live`.
+    /// How many keys are alive, after a pass over all changes has shown them to `live`.
     ///
     /// # Errors
     /// The file is damaged.
@@ -332,10 +343,13 @@ impl Survey {
                     let found = self.snapshot.get(Bucket::Lease, &lease.to_be_bytes())?;
                     asked = (lease, lease == 0 || found.is_some());
                 }
-                if !asked.1 {
-                    lost.insert(Id::of(row.kv.key), row.revision);
-                } else if !lost.of.is_empty() {
-                    lost.of.remove(&Id::of(row.kv.key));
+                if asked.1 && lost.of.is_empty() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                match lost.id(row.kv.key) {
+                    Some(id) if asked.1 => drop(lost.of.remove(&id)),
+                    Some(id) => lost.insert(id, row.revision),
+                    None => {}
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -457,11 +471,12 @@ impl Survey {
                 if row.revision.main > at {
                     return Ok(ControlFlow::Break(()));
                 }
-                let id = Id::of(row.kv.key);
-                if row.tombstone && !last {
-                    alive.of.remove(&id);
-                } else if !last || alive.of.get(&id) != Some(&false) {
-                    alive.insert(id, !row.tombstone);
+                match alive.id(row.kv.key) {
+                    Some(id) if row.tombstone && !last => drop(alive.of.remove(&id)),
+                    Some(id) if !last || alive.of.get(&id) != Some(&false) => {
+                        alive.insert(id, !row.tombstone);
+                    }
+                    _ => {}
                 }
                 Ok(ControlFlow::Continue(()))
             })?;

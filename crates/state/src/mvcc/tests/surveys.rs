@@ -92,7 +92,7 @@ fn compare(world: &World, attached: &[(Bytes, i64)]) {
 #[test]
 fn surveys_agree_with_the_store_whatever_the_room() {
     let mut unfinished = 0;
-    for seed in 1..40 {
+    for seed in 1..24 {
         let (mut world, mut chance) = (World::new(), Chance(seed * 7_919));
         for lease in [1_i64, 2] {
             let id = lease.to_be_bytes();
@@ -111,5 +111,5 @@ fn surveys_agree_with_the_store_whatever_the_room() {
             world.leases.keys = attached.into_iter().map(|(k, v)| (k.to_vec(), v)).collect();
         }
     }
-    assert!(unfinished > 12, "{unfinished} compactions were cut short");
+    assert!(unfinished > 7, "{unfinished} compactions were cut short");
 }
