@@ -2,6 +2,7 @@
 //! shown (`help`) or completed (`complete`).
 
 use crate::flag::{Flag, Value};
+use std::borrow::Cow;
 
 /// How a command failed: what it says, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub struct Command {
     /// One line about it, for the list of commands.
     pub short: &'static str,
     /// All about it; where it is empty `short` stands for it.
-    pub long: &'static str,
+    pub long: Cow<'static, str>,
     /// Examples, as they are to be shown.
     pub example: &'static str,
     /// Other names.
@@ -91,7 +92,7 @@ impl Command {
         Self {
             usage,
             short,
-            long: "",
+            long: "".into(),
             example: "",
             aliases: &[],
             group: None,
@@ -121,7 +122,7 @@ impl Command {
 
     /// With all that is to be said about it.
     pub fn long(mut self, long: &'static str) -> Self {
-        self.long = long;
+        self.long = long.into();
         self
     }
 

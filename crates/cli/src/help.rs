@@ -10,7 +10,7 @@ const NAME_WIDTH: usize = 11;
 pub(crate) fn help(program: &Program, found: &Found<'_>) -> String {
     let command = found.command();
     let mut out = String::new();
-    let about = if command.long.is_empty() { command.short } else { command.long };
+    let about = if command.long.is_empty() { command.short } else { &command.long };
     if program.help_has_long && !about.is_empty() {
         out.push_str(about.trim_end());
         out.push_str("\n\n");

@@ -40,7 +40,7 @@ fn commands(parent: &Command, path: &str, out: &mut String) {
 
 fn section(command: &Command, path: &str, out: &mut String) {
     let _ = writeln!(out, ".SS {} {}", text(path), text(command.usage));
-    let about = if command.long.is_empty() { command.short } else { command.long };
+    let about = if command.long.is_empty() { command.short } else { &command.long };
     paragraphs(about.trim(), out);
     if !command.example.is_empty() {
         out.push_str(".PP\nExamples:\n");

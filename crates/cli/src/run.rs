@@ -58,7 +58,11 @@ pub(crate) fn say(stream: &mut dyn Write, text: &str) {
 /// Adds `help`, which every program has.
 fn with_help_command(mut program: Program) -> Program {
     let mut help = Command::new("help [command]", "Help about any command", |_| Ok(()));
-    help.long = "Help provides help for any command in the application.";
+    help.long = format!(
+        "Help provides help for any command in the application.\nSimply type {} help [path to command] for full details.",
+        program.name
+    )
+    .into();
     help.group = program.help_group;
     program.root.children.push(help);
     program

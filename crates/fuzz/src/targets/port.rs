@@ -104,17 +104,21 @@ fn talk(bytes: &[u8]) {
 /// What a port of both kinds does.
 async fn serve(io: DuplexStream) {
     let Ok((protocol, io)) = sniff(io, Duration::from_secs(2)).await else { return };
-    if protocol == Protocol::Http2 {
-        let limits = Rc::new(Limits::default());
-        let drain = std::future::pending();
-        serve_connection(io, Rc::new(Echo::default()), Peer::default(), limits, drain).await;
-        return;
-    }
-    #[cfg(feature = "server")]
-    {
-        let answer =
-            |request: http::Request<Bytes>| async move { http::Response::new(request.into_body()) };
-        let _ = serve_http1(io, &Http1Limits::default(), std::future::pending(), answer).await;
+    match protocol {
+        Protocol::Http2 => {
+            let limits = Rc::new(Limits::default());
+            let drain = std::future::pending();
+            serve_connection(io, Rc::new(Echo::default()), Peer::default(), limits, drain).await;
+        }
+        #[cfg(not(feature = "server"))]
+        _ => drop(io),
+        #[cfg(feature = "server")]
+        _ => {
+            let answer = |request: http::Request<Bytes>| async move {
+                http::Response::new(request.into_body())
+            };
+            let _ = serve_http1(io, &Http1Limits::default(), std::future::pending(), answer).await;
+        }
     }
 }
 
