@@ -172,3 +172,14 @@ func TestGrpcProxyTLS(t *testing.T) {
 		t.Errorf("etcd: %s\netch: %s", x, y)
 	}
 }
+
+// Hostile clients of the proxy hurt themselves alone: others are served beside them, and its memory has bounds, in MiB.
+func TestGrpcProxyHostile(t *testing.T) {
+	p := startGrpcProxy(t, "--endpoints", startServer(t, "etch", "--snapshot-count=500", "--snapshot-catchup-entries=500").Endpoint())
+	s := &Server{front: p, cmd: p.cmd, Log: p.log}
+	attack(t, s, "floods", 40, 15, func(t *testing.T) { controlFloods(t, s) })
+	attack(t, s, "headers", 60, 15, func(t *testing.T) { headerFloods(t, s) })
+	attack(t, s, "oversize", 40, 15, func(t *testing.T) { oversize(t, s) })
+	attack(t, s, "rapid-reset", 60, 15, func(t *testing.T) { rapidReset(t, s) })
+	attack(t, s, "deaf-watchers", 400, 60, func(t *testing.T) { deafWatchers(t, s) })
+}

@@ -5,12 +5,17 @@ package interop
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // A watch wholly inside one that is there costs the cluster nothing, keys of
@@ -178,4 +183,84 @@ func TestGrpcProxyWatchAnswersSayWhereTheStoreIs(t *testing.T) {
 		}
 		is("refused", refused, revision)
 	}
+}
+
+// A server that is stopped takes requests and says nothing. One after the other they are, for so long that the proxy
+// finds out, which takes seconds; a single one for a moment, too. No event is lost, doubled or out of order, leases
+// live on, and who asks is answered by another member or hears that its own time is up.
+func TestGrpcProxyPausedServers(t *testing.T) {
+	t.Parallel()
+	behindProxy(t, func(t *testing.T, endpoints string, servers []*Server) {
+		p := startGrpcProxy(t, "--endpoints", endpoints)
+		c := p.client(t)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+		defer cancel()
+		var all []clientv3.WatchChan
+		for range 3 {
+			w := p.client(t).Watch(ctx, "k", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+			next(t, w)
+			all = append(all, w)
+		}
+		lease := ok[*clientv3.LeaseGrantResponse](t)(c.Grant(ctx, 30))
+		ok[*clientv3.PutResponse](t)(c.Put(ctx, "leased", "", clientv3.WithLease(lease.ID)))
+		alive := ok[<-chan *clientv3.LeaseKeepAliveResponse](t)(c.KeepAlive(ctx, lease.ID))
+		<-alive
+		written := 0
+		// A put whose fate is unknown may have happened: each has a key of its own.
+		put := func() error {
+			written++
+			short, leave := context.WithTimeout(ctx, time.Second)
+			defer leave()
+			_, err := c.Put(short, fmt.Sprintf("k%04d", written), "v")
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.Unavailable {
+				t.Fatalf("a put ends with %v", err)
+			}
+			return err
+		}
+		puts := func(n int) {
+			for n > 0 {
+				if put() == nil {
+					n--
+				}
+				fine(t, ctx.Err())
+			}
+		}
+		alone := len(servers) == 1
+		if alone {
+			servers = append(servers, servers[0])
+		}
+		for turn, s := range servers {
+			puts(10)
+			fine(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+			if alone {
+				// What was under way when it was stopped may still be answered.
+				for put() == nil {
+				}
+				if turn > 0 {
+					p.await(t, "no connection to an endpoint")
+				}
+			} else {
+				puts(20)
+				ok[*clientv3.GetResponse](t)(c.Get(ctx, "k", clientv3.WithPrefix()))
+			}
+			fine(t, s.cmd.Process.Signal(syscall.SIGCONT))
+			puts(10)
+		}
+		got := ok[*clientv3.GetResponse](t)(c.Get(ctx, "k", clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortAscend)))
+		for _, w := range all {
+			for i, e := range collect(t, w, len(got.Kvs)) {
+				if e.Kv.ModRevision != got.Kvs[i].ModRevision || string(e.Kv.Key) != string(got.Kvs[i].Key) {
+					t.Fatalf("event %d is %d (%s) instead of %d", i, e.Kv.ModRevision, e.Kv.Key, got.Kvs[i].ModRevision)
+				}
+			}
+		}
+		if r := ok[*clientv3.LeaseTimeToLiveResponse](t)(c.TimeToLive(ctx, lease.ID)); r.TTL <= 0 {
+			t.Fatal("a lease that was kept alive has run out")
+		}
+		for n := len(alive); n >= 0; n-- {
+			if answer, open := <-alive; !open || answer.TTL <= 0 {
+				t.Fatalf("a renewal: %v", answer)
+			}
+		}
+	})
 }

@@ -41,7 +41,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Between attempts to connect, at first and at the most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How often an endpoint is asked how it is, and how long it may take to say so.
-const CHECK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(4));
+const CHECK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
 /// A call waits so long for an endpoint.
 const WAIT: Duration = Duration::from_secs(10);
 /// Windows that one stream may fill without starving the others.
