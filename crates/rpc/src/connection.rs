@@ -65,7 +65,7 @@ pub enum Closed {
 /// when the server wants to stop: the client is told to go elsewhere, calls
 /// may end within the grace, and then the connection is closed.
 ///
-/// To be run inside a `LocalSet` on a `current_thread` runtime.
+/// To be run where `spawn_local` works: on a `LocalRuntime`, or inside a `LocalSet`.
 pub async fn serve_connection<IO, H>(
     io: IO,
     handler: Rc<H>,

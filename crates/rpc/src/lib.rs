@@ -7,7 +7,7 @@
 //! TLS, listening sockets.
 //!
 //! Everything runs on one thread: a connection is a future for a tokio
-//! `current_thread` runtime inside a `LocalSet`, and nothing of it is `Send`.
+//! `LocalRuntime` (or a `LocalSet`), and nothing of it is `Send`.
 //! A unary call costs no task and no boxed future: the connection's own
 //! future takes all calls that have come in, hands each to [`Handler::unary`],
 //! and then says [`Handler::batch_end`]; the [`Reply`] is completed whenever

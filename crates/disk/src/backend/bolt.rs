@@ -6,6 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::shrink::CUT;
 use super::snapshot::{Root, Snapshot};
 use super::space::Space;
 use super::{Backend, Batch, Bucket, Committed, Shrunk};
@@ -152,12 +153,12 @@ impl Backend for Bolt {
         let mut writer = self.lock()?;
         let before = (writer.space.high(), writer.space.waiting_pages());
         let done = self.write(&mut writer, &mut Batch::new(), Some(pages))?;
-        writer.cut()?;
         let after = (writer.space.high(), writer.space.waiting_pages());
         // With nothing moved, pages that wait may still come free for a next step, if no reader is on them.
         let held = writer.readers().0 < done.txid;
         let more = after.0 < before.0
             || (!held && (done.moved > 0 || after.1 > writer.space.settled_share()));
-        Ok(Shrunk { moved: done.moved, file_size: writer.file_len, more })
+        writer.cut(if more { CUT } else { 1 })?;
+        Ok(Shrunk { moved: done.moved, more })
     }
 }

@@ -48,7 +48,8 @@ pub trait Backend: Send + Sync {
     /// The part of [`Backend::size`] that is not free.
     fn size_in_use(&self) -> u64;
     /// Moves up to `pages` pages from the end of the file to free pages further down, in a commit of its
-    /// own, and cuts the file where nobody reads its end. Readers go on. Call it until there is no more.
+    /// own, and cuts the file where nobody reads its end, 16 MiB and more at a time and the rest with the last
+    /// step. Readers go on. Call it until there is no more.
     fn shrink(&self, pages: usize) -> io::Result<Shrunk>;
 }
 
@@ -68,8 +69,6 @@ pub struct Committed {
 pub struct Shrunk {
     /// Pages moved.
     pub moved: u64,
-    /// Length in bytes of the file now.
-    pub file_size: u64,
     /// Whether another step can do more. Not where a reader of an older root holds the rest.
     pub more: bool,
 }

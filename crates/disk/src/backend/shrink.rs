@@ -15,6 +15,9 @@ const FEW: u64 = 64;
 const PER_COMMIT: u64 = 8;
 /// Free pages from which commits start to move pages by themselves: 16 MiB of 4 KiB pages.
 const WORTH_IT: u64 = 4096;
+/// Between two steps of an explicit shrinking the file is cut by this much or not at all: a cut is a transaction
+/// of the file system, and where it tells the disk what came free it holds up all flushes for tens of milliseconds.
+pub const CUT: u64 = 16 << 20;
 /// So many pages at the end may be passed over by a commit because nothing below has room for them.
 const PASSED_OVER: u32 = 64;
 
@@ -79,11 +82,11 @@ impl Writer {
         Ok(moved)
     }
 
-    /// Cuts the file down to what roots that are read need.
-    pub fn cut(&mut self) -> io::Result<()> {
+    /// Cuts the file down to what roots that are read need, if that takes `least` bytes and more off it.
+    pub fn cut(&mut self, least: u64) -> io::Result<()> {
         let (_, high) = self.readers();
         let need = high.max(self.space.high()) * self.page_size as u64;
-        if need < self.file_len {
+        if need + least <= self.file_len {
             self.file.set_len(need)?;
             self.file_len = need;
         }

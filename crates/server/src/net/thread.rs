@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etch_rpc::{Limits, Stats};
 use etch_state::watch::{Doorbell, Wake};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use super::Net;
 use super::port::{self, Accepted};
@@ -47,12 +48,11 @@ pub struct NetThread {
 impl NetThread {
     /// Runs until the server stops and the connections have drained.
     pub fn run(self) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .unwrap_or_else(|e| panic!("no runtime for a net thread: {e}"));
-        let local = LocalSet::new();
-        runtime.block_on(local.run_until(self.serve()));
+        runtime.block_on(self.serve());
         // A task that waits for the disk must not hold up the stop.
         runtime.shutdown_background();
     }

@@ -54,6 +54,34 @@ fn i14685_after_a_mass_delete_the_file_is_near_what_it_holds() {
 }
 
 #[test]
+fn the_file_is_cut_by_many_pages_at_once_and_whole_at_the_end() {
+    let disk = MemDisk::new();
+    let bolt = open(&disk);
+    let mut batch = Batch::new();
+    for i in 0..10_000u64 {
+        batch.put(Bucket::Key, i.to_be_bytes(), Bytes::from(vec![1; 3_000]));
+    }
+    bolt.commit(&mut batch).unwrap();
+    for i in 0..9_500u64 {
+        batch.delete(Bucket::Key, i.to_be_bytes());
+    }
+    bolt.commit(&mut batch).unwrap();
+    let (mut before, mut cuts) = (bolt.file_size().unwrap(), 0);
+    loop {
+        let more = bolt.shrink(256).unwrap().more;
+        let now = bolt.file_size().unwrap();
+        if !more {
+            assert_eq!(now, bolt.size());
+            break;
+        }
+        assert!(now == before || now + (16 << 20) <= before, "{now} after {before}");
+        cuts += u32::from(now < before);
+        before = now;
+    }
+    assert!(cuts > 0, "a long shrinking gives room back on its way");
+}
+
+#[test]
 fn a_reader_keeps_the_end_of_the_file_and_then_it_goes() {
     let disk = MemDisk::new();
     let (bolt, mut model) = filled(&disk, 6_000);
