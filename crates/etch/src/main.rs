@@ -1,9 +1,8 @@
 //! The binary: looks at the name that it was called by and at its first argument, and hands over to the
 //! server or to one of the tools. Not here: everything else.
 
-#![forbid(unsafe_code)]
-
 mod ctl;
+mod memory;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,8 +23,11 @@ fn main() -> ExitCode {
                 std::env::args_os().skip(skip),
             ));
         }
-        Part::Proxy(name, words) => return ExitCode::from(etch_proxy::run(name, words)),
-        Part::Server => {}
+        Part::Proxy(name, words) => {
+            memory::give_back();
+            return ExitCode::from(etch_proxy::run(name, words));
+        }
+        Part::Server => memory::give_back(),
     }
     let env: Vec<(String, String)> = std::env::vars_os()
         .map(|(key, value)| {
