@@ -341,12 +341,14 @@ impl<T> Node<T> {
         self.cut_log();
     }
 
-    /// Forgets entries that no follower is likely to want: all but the last few behind what is applied.
+    /// Forgets entries that no follower is likely to want: all but the last few behind what is applied. Where nobody
+    /// follows none is kept: whoever joins later begins with the store.
     fn cut_log(&mut self) {
         let applied = self.state.index();
+        let lone = self.conf_state.voters == [self.config.id] && self.conf_state.learners.is_empty();
         let log = self.raft.mut_store();
         let mut to = applied.saturating_sub(self.config.catchup_entries);
-        if log.bytes() > CATCHUP_BYTES {
+        if lone || log.bytes() > CATCHUP_BYTES {
             to = applied;
         }
         log.compact(to);

@@ -163,3 +163,23 @@ fn the_only_voter_cannot_be_removed() {
     assert_eq!(world.outcome(1), Some(Err(Error::MemberNotEnoughStarted)));
     assert_eq!(world.voters(), 1);
 }
+
+/// Entries are kept in memory for those who follow: for a learner yes, alone none.
+#[test]
+fn entries_are_kept_for_those_who_follow() {
+    let mut world = World::open(MemDisk::new());
+    let held = |world: &World| world.node.raft.store().bytes();
+    let put_many = |world: &mut World| {
+        for i in 0..50 {
+            world.put(&format!("k{i}"), i);
+        }
+        world.wait(500);
+    };
+    put_many(&mut world);
+    assert_eq!(held(&world), 0, "nobody follows");
+    let learner = Member { is_learner: true, ..stranger() };
+    world.change(ConfChangeType::ConfChangeAddLearnerNode, &learner, 100);
+    world.wait(500);
+    put_many(&mut world);
+    assert!(held(&world) > 0, "a learner may want the last few");
+}
