@@ -28,6 +28,8 @@ pub enum Measure {
     Anonymous,
     /// The highest resident memory of files, MB.
     File,
+    /// Both together less the length of `db`, MB.
+    BeyondStore,
     /// Bytes written to the disk an operation.
     Written,
     /// Flushes of the log, of a thousand operations.
@@ -60,6 +62,7 @@ impl Measure {
             Measure::LoaderCpu => "loader CPU, us/op",
             Measure::Anonymous => "peak anonymous, MB",
             Measure::File => "peak file-backed, MB",
+            Measure::BeyondStore => "memory beyond `db`, MB",
             Measure::Written => "written, B/op",
             Measure::LogFlushes => "log flushes/1000 ops",
             Measure::Commits => "db commits/s",

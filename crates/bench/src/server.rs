@@ -173,6 +173,12 @@ impl Server {
         memory.map(Memory::take_peak).unwrap_or_default()
     }
 
+    /// The length of its `db` in bytes.
+    pub fn db_len(&self) -> Result<u64, String> {
+        let path = self.dir.join("data/member/snap/db");
+        fs::metadata(&path).map(|db| db.len()).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
     fn end(&mut self) {
         self.memory = None;
         if let Some(mut child) = self.child.take() {

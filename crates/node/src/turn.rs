@@ -345,7 +345,8 @@ impl<T> Node<T> {
     /// follows none is kept: whoever joins later begins with the store.
     fn cut_log(&mut self) {
         let applied = self.state.index();
-        let lone = self.conf_state.voters == [self.config.id] && self.conf_state.learners.is_empty();
+        let lone =
+            self.conf_state.voters == [self.config.id] && self.conf_state.learners.is_empty();
         let log = self.raft.mut_store();
         let mut to = applied.saturating_sub(self.config.catchup_entries);
         if lone || log.bytes() > CATCHUP_BYTES {
