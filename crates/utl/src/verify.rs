@@ -294,3 +294,51 @@ fn check_index(snapshot: &Snapshot, log: Option<&Log>, findings: &mut Findings) 
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etch_api::internal::{RequestKind, encode_entry};
+    use etch_state::mvcc::KeyValue;
+
+    use super::*;
+
+    #[test]
+    fn a_log_whose_terms_fall_or_that_replaces_what_is_committed_is_found() {
+        let mut findings = Findings { count: 0, printed: Ok(()) };
+        let terms = vec![(10, 2)];
+        let mut log = Entered { findings: &mut findings, terms, commit: 0, start: 10, last: 10 };
+        let data = encode_entry(1, RequestKind::Put, &[]);
+        let mut entries = |log: &mut Entered<'_>, list: &[(u64, u64)]| {
+            for (index, term) in list {
+                log.push(Entry::normal(*term, *index, data.clone()));
+            }
+            log.findings.count
+        };
+        assert_eq!(entries(&mut log, &[(11, 2), (12, 3), (13, 5)]), 0);
+        log.committed(11);
+        // What was not committed is replaced by an entry of an older term than it had.
+        log.truncate(1);
+        assert_eq!(entries(&mut log, &[(12, 4), (13, 4)]), 0);
+        log.committed(13);
+        assert_eq!(log.terms.len(), 1, "what is settled is not held");
+        assert_eq!(entries(&mut log, &[(14, 3)]), 1, "the term falls");
+        log.truncate(2);
+        assert_eq!(log.findings.count, 2, "13 was committed");
+        log.push(Entry::normal(6, 13, vec![0xff].into()));
+        assert_eq!(findings.count, 3, "no request");
+    }
+
+    #[test]
+    fn changes_that_contradict_their_place_are_found() {
+        let stored_key = Revision::new(7, 0).encode();
+        let found = |created, modified, version, stored_value: &[u8]| {
+            let kv = KeyValue { key: b"k", created, modified, version, value: b"", lease: 0 };
+            let (revision, stored_key) = (Revision::new(7, 0), &stored_key[..]);
+            wrong(&Row { revision, tombstone: false, kv, stored_key, stored_value }).is_some()
+        };
+        assert!(!found(5, 7, 2, b"x"));
+        assert!(!found(0, 0, 0, b""), "the mark of a jump");
+        assert!(found(5, 6, 2, b"x") && found(8, 7, 1, b"x") && found(0, 7, 1, b"x"));
+        assert!(found(5, 7, 0, b"x"));
+    }
+}

@@ -182,15 +182,18 @@ pub fn replay(
     Ok(replay.finish(end.torn)?.0)
 }
 
-/// Every record from the segment on that `index` lies in: kind, content, place. Without a lock and without a
-/// change. Tells of a torn tail.
+/// Every record from the segment on that `index` lies in, or from the oldest one that is still there: kind, content,
+/// place. Without a lock and without a change. Tells of a torn tail.
 pub fn records(
     disk: &dyn Disk,
     dir: &Path,
     index: u64,
     mut visit: impl FnMut(Position, RecordKind, &[u8]),
 ) -> Result<Option<Torn>, WalError> {
-    let names = select(disk, dir, index)?;
+    let names = match select(disk, dir, index) {
+        Err(WalError::NotFound { .. }) => all_segments(disk, dir)?,
+        names => names?,
+    };
     let end = scan(files(disk, names), |at, kind, data| {
         visit(Position { seq: at.name.seq, offset: at.offset }, kind, data);
         Ok(())
@@ -225,13 +228,8 @@ fn scan_notes(
     dir: &Path,
     mut f: impl FnMut(walpb::Snapshot),
 ) -> Result<u64, WalError> {
-    let names = segments(disk, dir)?;
-    if names.is_empty() {
-        return Err(WalError::NotFound { dir: dir.into(), index: 0 });
-    }
-    check_sequence(&names)?;
     let mut commit = 0;
-    scan(files(disk, names), |at, kind, data| {
+    scan(files(disk, all_segments(disk, dir)?), |at, kind, data| {
         match kind {
             RecordKind::Snapshot => f(at.good(record::snapshot(data))?),
             RecordKind::State => commit = at.good(record::state(data))?.commit(),
@@ -240,6 +238,15 @@ fn scan_notes(
         Ok(())
     })?;
     Ok(commit)
+}
+
+fn all_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentName>, WalError> {
+    let names = segments(disk, dir)?;
+    if names.is_empty() {
+        return Err(WalError::NotFound { dir: dir.into(), index: 0 });
+    }
+    check_sequence(&names)?;
+    Ok(names)
 }
 
 /// The segments from the one on that holds what came after `index`.
