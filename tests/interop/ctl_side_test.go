@@ -119,6 +119,37 @@ func ctlKeyLines() []line {
 	return append(list, inEveryForm("del x --prev-kv")...)
 }
 
+// What people type wrong, or rarely.
+func ctlRareLines() []line {
+	list := lines(
+		"lease", "lease grant", "lease grant x", "lease grant 1 2", "lease grant 0", "lease grant 100 -w nonsense", "lease revoke", "lease revoke zz", "lease revoke 1 2", "lease revoke 77 -w json",
+		"lease timetolive", "lease timetolive zz", "lease timetolive 77 --keys -w json", "lease timetolive 77 -w fields", "lease timetolive 77 -w table", "lease timetolive 1 2",
+		"lease keep-alive", "lease keep-alive zz", "lease keep-alive 77", "lease keep-alive 77 --once -w json", "lease keep-alive 1 2", "lease nosuch", "lease grant --help", "lease timetolive --help",
+		"put a 1", "put b 2", "compaction", "compaction x", "compaction 1 2", "compaction -5", "compaction 0", "compaction 2 -w json", "compaction 999 -w json", "compact 2", "compaction --help",
+		"watch", "watch a b c", "watch a b --prefix", "watch --rev=x a", "watch -- echo", "watch --help", "txn x", "txn -w nonsense", "lock", "lock l --ttl=x", "lock '' true", "lock l -- false",
+		"elect", "elect e", "elect -l", "elect -l e x", "elect e v x", "make-mirror", "make-mirror a b", "make-mirror 127.0.0.1:1 --rev=x", "check", "check perf --load=nonsense", "check datascale --load=nonsense",
+		"check nosuch", "version -w json", "help --help", "get a --limit=1_0", "get a --limit=_1", "get a --limit=1e3", "get a --limit=0x10", "get a --limit=1 --limit=2", "get a --rev=99999999999999999999", "get a --prefix=false",
+		"get a --prefix=maybe", "get a -w json -w simple", "-wjson get a", "get --keys-only=0 a", "get -w", "get a -w=JSON", "get a --rev=-1", "get a --limit=-1", "get '' --prefix --sort-by=VERSION --order=DESCEND",
+		"get '' --prefix --sort-by=CREATE --limit=1", "get '' --prefix --stream --limit~1", "get '' --prefix --stream --sort-by=VALUE", "get '' --prefix --stream -w table", "get '' --prefix --stream --keys-only",
+		"get a --command-timeout=-1s", "get a --command-timeout=1ns", "get a --dial-timeout=5", "get a --keepalive-time=x", "get a --cert=nofile", "get a --key=nofile", "get a --cacert=nofile", "get a --user=:x", "get a --password=x",
+		"put big xxxxxxxxxxxxxxxxxxxxxxxxxxx --max-request-bytes=10", "snapshot save ''", "snapshot save a b", "snapshot save s.db -w nope", "endpoint hashkv --rev=-1", "move-leader 1 2", "member remove 1 2", "member promote 1 2",
+		"member add n2 --peer-urls=", "downgrade validate 2.3", "downgrade validate 3.7.1", "role grant-permission x read ''", "role add ''", "user add x --new-user-password=p --no-password",
+		"__complete get --", "__complete get a --or", "__complete -", "__complete --", "__complete get -", "__complete help ''", "__complete help member ''", "__complete role gr", "__complete lease ''", "__complete help me", "__complete nosuch ''", "__completeNoDesc member ''", "__complete", "get help", "member help list",
+		"get nothing --endpoints=127.0.0.1:1 --command-timeout=1s", "endpoint health --endpoints=127.0.0.1:1 --command-timeout=1s", "snapshot save x.db --endpoints=127.0.0.1:1,127.0.0.1:2",
+	)
+	for _, typed := range []string{
+		"\n", "value(\"a\") = \"1\"", "value(\"a\") = \"1\"\n\nget a\n\nget b\n\n", "ver(\"a\") = \"1\"\n\nget a\n\nget b\n\n", "c(\"a\") > \"0\"\n\nget a\n\nget b\n\n", "create(\"a\") != \"0\"\n\nget a\n\nget b\n\n",
+		"mod(\"a\") < \"x\"\n\nget a\n\n\n", "val(\"a\") < \"5\"\n\nget a\n\nget b\n\n", "value(a) = \"1\"\n\nget a\n\n\n", "value(\"a) = \"1\"\n\nget a\n\n\n", "value(\"a\") = 1\n\nget a\n\n\n", "value(\"a\")=\"1\"\n\nget a\n\n\n",
+		"\nput\n\n\n", "\nput a b c\n\n\n", "\nput a \"x\\ty\"\nget a\n\n\n", "\nput a 'x y'\n\n\n", "\ndel\n\n\n", "\ndel a b --prefix\n\n\n", "\nget --prefix a\n\n\n", "\nwatch a\n\n\n", "\nput a 1 --lease=77\n\n\n", "\nput a 1\nput a 2\n\n\n",
+	} {
+		list = append(list, line{"txn", typed})
+	}
+	for _, form := range ctlForms {
+		list = append(list, line{"txn -w " + form, "\nput a 1 --prev-kv\nget a\ndel b --prev-kv\n\n\n"})
+	}
+	return append(list, line{"txn --hex", "\nput a 1 --prev-kv\nget a\n\n\n"}, line{"watch -i", "foo\n"}, line{"watch -i", "watch a b --prefix\n"})
+}
+
 func ctlClusterLines() []line {
 	list := lines(
 		"member", "member --help", "member list --help", "member add --help", "member nosuch", "member list --consistency=s", "member list --consistency=x",
@@ -184,7 +215,7 @@ func ctlMemberChanges() []line {
 
 func TestCtlLines(t *testing.T) {
 	t.Parallel()
-	lists := map[string][]line{"keys": ctlKeyLines(), "cluster": ctlClusterLines(), "auth": ctlAuthLines(), "members": ctlMemberChanges()}
+	lists := map[string][]line{"keys": ctlKeyLines(), "cluster": ctlClusterLines(), "auth": ctlAuthLines(), "members": ctlMemberChanges(), "rare": ctlRareLines()}
 	count := 0
 	for _, list := range lists {
 		count += len(list)

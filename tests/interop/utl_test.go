@@ -97,7 +97,7 @@ var utlLines = []string{
 	"version", "version --help", "completion", "completion nosh", "completion bash --help", "nosuch", "snapshto", "vers", "help nosuch",
 	"sna stat s.db", "--timeout x version", "--timeout=1s version", "--timeout", "-w", "-z", "--=x",
 	"__complete ''", "__complete snapshot ''", "__complete snapshot st", "__completeNoDesc ''", "__complete -w ''", "__complete completion b",
-	"__complete snapshot restore --", "__complete hashkv ''",
+	"__complete snapshot restore --", "__complete hashkv ''", "__complete", "__complete -", "__complete --", "__complete nosuch ''", "__complete help sn", "__complete help snapshot ''", "__complete help nosuch ''", "help --help", "help defrag", "hashkv s.db --rev -1", "hashkv s.db --rev 1_0", "hashkv cut.db",
 }
 
 func TestUtlLines(t *testing.T) {

@@ -3,6 +3,7 @@
 
 use crate::command::{Command, Program};
 use crate::flag::Flag;
+use crate::help;
 use crate::parse::{self, Found, find};
 use crate::run::{Streams, say};
 
@@ -30,11 +31,18 @@ pub(crate) fn asked(words: &[String]) -> Option<Asked<'_>> {
 /// Writes one line for each offer, then what the shell is to do with them.
 pub(crate) fn answer(program: &Program, asked: Asked<'_>, streams: &mut Streams<'_>) -> u8 {
     let Some((last, before)) = asked.words.split_last() else {
-        say(streams.err, "Error: completion command requires at least one argument\n");
-        return 1;
+        return no_words(program, streams);
     };
     let found = find(&program.root, before);
-    let (offers, directive) = offers(&found, last);
+    let (offers, directive) = match unknown(&found) {
+        Some(word) => {
+            let arguments = before[before.iter().position(|w| w == word).unwrap_or(0)..].join(" ");
+            let why = format!("unable to find a command for arguments: [{arguments}]");
+            say(streams.err, &format!("[Debug] [Error] {why}\n"));
+            (Vec::new(), DEFAULT)
+        }
+        None => offers(program, &found, last),
+    };
     let mut out = String::new();
     for (name, about) in offers {
         out.push_str(&name);
@@ -50,10 +58,35 @@ pub(crate) fn answer(program: &Program, asked: Asked<'_>, streams: &mut Streams<
     0
 }
 
+/// The question without a word of a command line.
+fn no_words(program: &Program, streams: &mut Streams<'_>) -> u8 {
+    let why = "Error: requires at least 1 arg(s), only received 0\n";
+    let mut command = Command::new("__complete [command-line]", "", |_| Ok(()));
+    command.aliases = &["__completeNoDesc"];
+    let found = Found { path: vec![&program.root, &command], rest: Vec::new() };
+    let again = if program.repeats_errors { why } else { "" };
+    // Flags of its own are not spoken of.
+    let usage = help::usage(program, &found, true).replacen("] [flags]", "]", 1);
+    say(streams.err, &format!("{why}{usage}\n{again}"));
+    1
+}
+
+/// The word right behind the program's name, where it is no command.
+fn unknown<'f>(found: &'f Found<'_>) -> Option<&'f String> {
+    if found.path.len() > 1 {
+        return None;
+    }
+    parse::without_flags(&found.rest, &found.flags()).first().map(|at| &found.rest[*at])
+}
+
 type Offers = Vec<(String, String)>;
 
-fn offers(found: &Found<'_>, last: &str) -> (Offers, u8) {
-    let flags = found.flags();
+fn offers(program: &Program, found: &Found<'_>, last: &str) -> (Offers, u8) {
+    let mut flags = found.flags();
+    let is_root = found.path.len() == 1;
+    flags.iter_mut().filter(|f| f.name == "help").for_each(|f| {
+        f.hidden |= is_root && program.hide_root_help;
+    });
     if let Some(flag) = flag_before(found, last, &flags) {
         let values = flag.values.iter().map(|v| ((*v).to_owned(), String::new()));
         return (values.collect(), DEFAULT);
@@ -63,6 +96,13 @@ fn offers(found: &Found<'_>, last: &str) -> (Offers, u8) {
         return ([flag_names(above, last), flag_names(own, last)].concat(), NO_FILES);
     }
     let command = found.command();
+    if command.name() == "help" && found.path.len() == 2 {
+        let asked = find(&program.root, &found.rest);
+        if unknown(&asked).is_some() {
+            return (Vec::new(), NO_FILES);
+        }
+        return (children(asked.command(), last), NO_FILES);
+    }
     if !command.children.is_empty() {
         return (children(command, last), NO_FILES);
     }
@@ -85,7 +125,9 @@ fn flag_before<'f>(found: &Found<'_>, last: &str, flags: &'f [Flag]) -> Option<&
 
 fn flag_names(flags: &[Flag], last: &str) -> Offers {
     let mut names: Offers = Vec::new();
-    for flag in flags.iter().filter(|f| !f.hidden && !f.given) {
+    let mut flags: Vec<&Flag> = flags.iter().filter(|f| !f.hidden && !f.given).collect();
+    flags.sort_by_key(|flag| flag.name);
+    for flag in flags {
         let long = format!("--{}", flag.name);
         if long.starts_with(last) {
             names.push((long, flag.help.to_owned()));
@@ -94,7 +136,6 @@ fn flag_names(flags: &[Flag], last: &str) -> Offers {
             names.push((format!("-{letter}"), flag.help.to_owned()));
         }
     }
-    names.sort();
     names
 }
 

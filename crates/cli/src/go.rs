@@ -77,8 +77,7 @@ fn digits(text: &str) -> Result<u64, &'static str> {
     let prefixed = rest.len() < lower.len();
     if rest.contains('_') {
         let plain = rest.strip_prefix('_').filter(|_| prefixed).unwrap_or(rest);
-        let split = plain.split('_').all(|part| !part.is_empty());
-        if base == 10 || !split {
+        if plain.split('_').any(str::is_empty) {
             return Err(SYNTAX);
         }
     }
@@ -266,7 +265,8 @@ mod tests {
             parse_uint("-1"),
             Err("strconv.ParseUint: parsing \"-1\": invalid syntax".to_owned())
         );
-        assert!(parse_int("1_0").is_err());
+        assert_eq!(parse_int("1_0"), Ok(10));
+        assert!(["_1", "1_", "1__0", "0x_", "_"].iter().all(|text| parse_int(text).is_err()));
     }
 
     #[test]

@@ -118,8 +118,11 @@ async fn fetch(client: &Client, endpoint: &str, path: &Path) -> Result<String, S
         ("etcd-version", &version),
     ];
     log::line("info", "fetched snapshot", &fields);
-    fs::rename(&part, path)
-        .map_err(|e| format!("could not rename {} to {} ({e})", part.display(), path.display()))?;
+    fs::rename(&part, path).map_err(|e| {
+        let (part, path) = (part.display(), path.display());
+        let why = go::io_error(&format!("rename {part}"), Path::new(&path.to_string()), &e);
+        format!("could not rename {part} to {path} ({why})")
+    })?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let dir = File::open(dir.unwrap_or(Path::new(".")));
     // The name is to outlive a power cut as well; a file system that cannot promise it is left to itself.
