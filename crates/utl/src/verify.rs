@@ -308,7 +308,7 @@ mod tests {
         let terms = vec![(10, 2)];
         let mut log = Entered { findings: &mut findings, terms, commit: 0, start: 10, last: 10 };
         let data = encode_entry(1, RequestKind::Put, &[]);
-        let mut entries = |log: &mut Entered<'_>, list: &[(u64, u64)]| {
+        let entries = |log: &mut Entered<'_>, list: &[(u64, u64)]| {
             for (index, term) in list {
                 log.push(Entry::normal(*term, *index, data.clone()));
             }
