@@ -15,5 +15,8 @@ mod secret;
 pub mod stored;
 pub mod wire;
 
+/// The release of etcd whose API this is.
+pub const ETCD_VERSION: &str = "3.7.1";
+
 pub use error::{Code, Error, Status};
 pub use range::KeyRange;

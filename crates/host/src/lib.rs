@@ -1,10 +1,14 @@
 //! What a long-running process owes to the machine that it runs on, the same for the server and the proxies:
-//! its log (`logging`), word to the service manager (`notify`). Not here: sockets, flags, anything of etcd's.
+//! its log (`logging`), word to the service manager (`notify`), the file of
+//! a Unix socket (`unix`). Not here: other sockets, flags, anything of etcd's.
 
 #![forbid(unsafe_code)]
 
 pub mod logging;
 pub mod notify;
+mod unix;
+
+pub use unix::UnixSocket;
 
 /// What the system says about an error, as Go says it: in lower case and without its number.
 pub fn os_error_text(error: &std::io::Error) -> String {

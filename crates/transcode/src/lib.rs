@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etch_json::{Endpoint, Gateway};
 use etch_rpc::{CallInfo, Code, Handler, Peer, PlainBody, Status};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -34,6 +37,15 @@ const DOCUMENT: &str = "/openapi.json";
 /// What a call says of itself that came as JSON.
 const GATEWAY_ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
 const GRPC_CONTENT: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
+
+/// Says whose pages may read an answer.
+pub fn allow_origin(origin: HeaderValue, headers: &mut HeaderMap) {
+    let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+    let allowed = HeaderValue::from_static("accept, content-type, authorization");
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+}
 
 /// What all gates of a process share.
 pub struct Common {

@@ -275,18 +275,9 @@ mod tests {
         line.unsent.borrow_mut().drain(..).collect()
     }
 
-    fn run(test: impl AsyncFnOnce(Rc<Proxy>)) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, async { test(Proxy::alone()).await });
-    }
-
     #[test]
     fn what_nobody_waits_for_is_not_renewed_on_the_next_stream() {
-        run(async |proxy| {
+        Proxy::run_alone(async |proxy| {
             let (gone, stays) = (seat(&proxy), seat(&proxy));
             let line = Rc::clone(&stays.line);
             for (seat, lease) in [(&gone, 7), (&gone, 8), (&stays, 8), (&stays, 9)] {
@@ -301,7 +292,7 @@ mod tests {
 
     #[test]
     fn everybody_who_asked_is_answered_as_often_as_it_asked() {
-        run(async |proxy| {
+        Proxy::run_alone(async |proxy| {
             let (one, other) = (seat(&proxy), seat(&proxy));
             for seat in [&one, &one, &other] {
                 seat.client.waiting.set(seat.client.waiting.get() + 1);

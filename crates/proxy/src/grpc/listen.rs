@@ -3,12 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etch_host::log_warn;
+use etch_host::{UnixSocket, log_warn};
 use etch_rpc::{Peer, Protocol, serve_connection, sniff};
 use etch_tls::{Acceptor, Gate, SanCheck};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,8 +38,8 @@ pub(super) struct Port {
 pub(super) enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket; its file goes with it.
-    Unix(UnixListener, PathBuf),
+    /// A Unix socket, whose file goes with it.
+    Unix { listener: UnixListener, _file: UnixSocket },
 }
 
 enum Come {
@@ -48,7 +48,7 @@ enum Come {
 }
 
 impl Listener {
-    /// Listens on a Unix socket, in the place of whatever has that name, as etcd does.
+    /// Listens on a Unix socket.
     ///
     /// # Errors
     /// Go's text.
@@ -56,12 +56,9 @@ impl Listener {
         let failed = |error: io::Error| {
             format!("listen unix {path}: bind: {}", etch_host::os_error_text(&error))
         };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        Ok(Self::Unix(listener, PathBuf::from(path)))
+        let socket = UnixSocket::bind(Path::new(path)).map_err(failed)?;
+        let listener = socket.listener().and_then(UnixListener::from_std).map_err(failed)?;
+        Ok(Self::Unix { listener, _file: socket })
     }
 
     async fn accept(&self) -> io::Result<Come> {
@@ -70,17 +67,8 @@ impl Listener {
                 let (stream, remote) = listener.accept().await?;
                 Come::Tcp(stream, remote)
             }
-            Listener::Unix(listener, _) => Come::Unix(listener.accept().await?.0),
+            Listener::Unix { listener, .. } => Come::Unix(listener.accept().await?.0),
         })
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
-            // Whoever took it away has spared us the trouble.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

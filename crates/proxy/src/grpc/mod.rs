@@ -57,8 +57,6 @@ use namespace::Keys;
 use upstream::Upstream;
 use watch::Hub;
 
-/// Whose API it is that is described.
-const ETCD_VERSION: &str = "3.7.1";
 /// Calls under way have so long to end once the proxy stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -94,7 +92,14 @@ impl Proxy {
         }
     }
 
-    /// One without a cluster.
+    /// Runs a test on a thread with local tasks, with a proxy that has no cluster and a clock that does not wait.
+    #[cfg(test)]
+    fn run_alone(test: impl AsyncFnOnce(Rc<Self>)) {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let test = async { test(Self::alone()).await };
+        LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    }
+
     #[cfg(test)]
     fn alone() -> Rc<Self> {
         let upwards = config::Upwards {
@@ -247,7 +252,7 @@ fn proxy(
 fn json(limits: &Limits) -> Arc<Common> {
     Arc::new(Common {
         gateway: Gateway::new(),
-        version: ETCD_VERSION,
+        version: etch_api::ETCD_VERSION,
         max_message: limits.max_recv_message,
     })
 }

@@ -12,9 +12,9 @@ use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etch_api::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
 use etch_host::log_warn;
 use etch_rpc::{Peer, PlainBody};
-use etch_transcode::Gate;
+use etch_transcode::{Gate, allow_origin};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,12 +29,6 @@ use super::forward::Front;
 /// The kinds of pages.
 const METRICS: &str = "text/plain; version=0.0.4";
 const PLAIN: &str = "text/plain; charset=utf-8";
-/// What pages of others in a browser are told.
-const ANY_ORIGIN: [(HeaderName, &str); 3] = [
-    (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
-    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
-];
 /// The cluster may take so long to show that it is well.
 const HEALTH_WITHIN: Duration = Duration::from_secs(1);
 /// And so long to begin a watch.
@@ -98,9 +92,7 @@ pub(super) async fn answer(
         gate.respond(&mut head, body).await
     };
     // As a member does that was not told whose pages may ask.
-    for (name, value) in ANY_ORIGIN {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
+    allow_origin(HeaderValue::from_static("*"), response.headers_mut());
     response
 }
 

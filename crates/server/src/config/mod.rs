@@ -18,13 +18,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use bootstrap::AutoCompaction;
+pub use etch_api::ETCD_VERSION;
 pub use gates::FeatureGates;
 pub use start::start;
 pub use summary::{log_starting, release};
 pub use urls::Url;
-
-/// The version of etcd whose behaviour this is.
-pub const ETCD_VERSION: &str = "3.7.1";
 
 /// The effective values of all flags. Fields bear the names of their flags; sizes are in bytes.
 #[derive(Clone, Debug, PartialEq)]

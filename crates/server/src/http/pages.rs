@@ -346,11 +346,7 @@ impl<M: Member> Site<M> {
                 _ => return,
             }
         };
-        let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
-        let allowed = HeaderValue::from_static("accept, content-type, authorization");
-        headers.insert("access-control-allow-methods", methods);
-        headers.insert("access-control-allow-origin", origin);
-        headers.insert("access-control-allow-headers", allowed);
+        etch_transcode::allow_origin(origin, headers);
     }
 }
 

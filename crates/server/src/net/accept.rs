@@ -1,15 +1,14 @@
 //! Listening: one thread accepts for all ports and hands each connection to the net thread that has the
 //! fewest. Not here: what a connection says (`port`).
 
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use etch_host::UnixSocket;
 use tokio::sync::{mpsc, watch};
 
 use super::port::{Accepted, Port, Socket};
@@ -25,7 +24,7 @@ pub struct Listener {
 
 enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixSocket),
 }
 
 /// Connections that the kernel may have accepted and we have not yet; its own limit is below this, if at all.
@@ -44,14 +43,9 @@ impl Listener {
         Ok(Self { socket: Bound::Tcp(socket), port })
     }
 
-    /// Binds a Unix socket. What a run that ended without tidying left there is removed.
+    /// Binds a Unix socket.
     pub fn unix(path: &Path, port: Arc<Port>) -> io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-            fs::remove_file(path)?;
-        }
-        let socket = UnixListener::bind(path)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket: Bound::Unix(socket, path.into()), port })
+        Ok(Self { socket: Bound::Unix(UnixSocket::bind(path)?), port })
     }
 
     /// Where it listens, as people read it.
@@ -60,7 +54,7 @@ impl Listener {
             Bound::Tcp(socket) => {
                 socket.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string())
             }
-            Bound::Unix(_, path) => path.display().to_string(),
+            Bound::Unix(socket) => socket.path().display().to_string(),
         }
     }
 }
@@ -112,10 +106,6 @@ async fn accept(
         () = serving => {}
         _ = stop.wait_for(|stopped| *stopped) => {}
     }
-    if let Bound::Unix(_, path) = &listener.socket {
-        // It may be gone already; nobody needs it any more.
-        let _ = fs::remove_file(path);
-    }
 }
 
 async fn accept_all(listener: &Listener, lanes: &[Lane], log: &Logger) -> io::Result<()> {
@@ -129,8 +119,8 @@ async fn accept_all(listener: &Listener, lanes: &[Lane], log: &Logger) -> io::Re
                 }
             }
         }
-        Bound::Unix(socket, _) => {
-            let socket = tokio::net::UnixListener::from_std(socket.try_clone()?)?;
+        Bound::Unix(socket) => {
+            let socket = tokio::net::UnixListener::from_std(socket.listener()?)?;
             loop {
                 match socket.accept().await.and_then(|(unix, _)| unix.into_std()) {
                     Ok(unix) => hand_over(Socket::Unix(unix), &listener.port, lanes),

@@ -155,9 +155,7 @@ mod tests {
 
     #[test]
     fn who_leaves_leaves_the_others_at_their_seats() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let proxy = Proxy::alone();
+        Proxy::run_alone(async |proxy| {
             let clients: Vec<Rc<Client>> =
                 (0..3).map(|_| Rc::new(Client::new(Rc::clone(&proxy), HeaderMap::new()))).collect();
             let mut members = Members::default();
@@ -178,9 +176,7 @@ mod tests {
 
     #[test]
     fn each_seat_is_told_under_its_own_ids() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let proxy = Proxy::alone();
+        Proxy::run_alone(async |proxy| {
             let client = || Rc::new(Client::new(Rc::clone(&proxy), HeaderMap::new()));
             let mut members = Members::default();
             for (client, ids) in [(client(), 0..900), (client(), 0..900), (client(), 5..6)] {

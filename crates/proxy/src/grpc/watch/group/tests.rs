@@ -81,19 +81,9 @@ fn told(client: &Client) -> Vec<(i64, Vec<i64>)> {
     out
 }
 
-/// Runs a test on a thread with local tasks; those of the groups find no cluster and do nothing.
-fn run(test: impl AsyncFnOnce(Rc<Proxy>)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, async { test(Proxy::alone()).await });
-}
-
 #[test]
 fn everybody_gets_what_it_wants_once() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let client = client(&proxy, &[(0, 5), (7, 5)], true);
         let group = group_of(&client, 0).expect("a group");
         assert!(Rc::ptr_eq(&group, &group_of(&client, 7).expect("a group")));
@@ -121,7 +111,7 @@ fn everybody_gets_what_it_wants_once() {
 
 #[test]
 fn who_does_not_read_leaves_alone_and_comes_back_to_its_place() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let (slow, quick) = (client(&proxy, &[(0, 2)], true), client(&proxy, &[(0, 2)], true));
         let group = group_of(&slow, 0).expect("a group");
         let mut parts = Vec::new();
@@ -147,7 +137,7 @@ fn who_does_not_read_leaves_alone_and_comes_back_to_its_place() {
 
 #[test]
 fn parts_of_an_answer_go_out_together() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let client = client(&proxy, &[(0, 2)], true);
         let group = group_of(&client, 0).expect("a group");
         let mut parts = Vec::new();
@@ -163,7 +153,7 @@ fn parts_of_an_answer_go_out_together() {
 
 #[test]
 fn who_is_past_a_compaction_goes_on() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let (old, new) = (client(&proxy, &[(4, 2)], false), client(&proxy, &[(5, 9)], false));
         let group = group_of(&new, 5).expect("a group");
         let gone = WatchResponse {
@@ -185,7 +175,7 @@ fn who_is_past_a_compaction_goes_on() {
 
 #[test]
 fn an_answer_is_kept_until_something_happens_to_its_keys() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         use crate::grpc::cache::Key;
         let asked = RangeRequest { key: "k".into(), serializable: true, ..<_>::default() };
         let message: Bytes = asked.encode_to_vec().into();
@@ -235,7 +225,7 @@ fn both(mut one: WatchResponse, other: WatchResponse) -> WatchResponse {
 #[test]
 fn what_lies_inside_a_range_is_fed_by_it() {
     for prefix in ["", "p/"] {
-        run(async |mut proxy| {
+        Proxy::run_alone(async |mut proxy| {
             let unique = Rc::get_mut(&mut proxy).expect("nobody else's yet");
             unique.keys = crate::grpc::Keys::new(prefix);
             let named = |key: &str| Bytes::from(format!("{prefix}{key}"));
@@ -276,7 +266,7 @@ fn what_lies_inside_a_range_is_fed_by_it() {
 
 #[test]
 fn parts_for_who_is_fed_end_with_a_last_one() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let fragmented = |key: &'static str, end: &'static str| What {
             fragment: true,
             ..What::all(key.into(), end.into())
@@ -301,7 +291,7 @@ fn parts_for_who_is_fed_end_with_a_last_one() {
 
 #[test]
 fn what_sees_otherwise_or_begins_elsewhere_is_not_fed() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let wide = What::all("k".into(), "l".into());
         let all = client_of(&proxy, &wide, &[(1, 9)], true);
         let group = group_of(&all, 1).expect("a group");

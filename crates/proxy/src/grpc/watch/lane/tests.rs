@@ -72,15 +72,6 @@ fn told(client: &Client) -> Vec<(i64, i64, usize)> {
     out
 }
 
-fn run(test: impl AsyncFnOnce(Rc<Proxy>)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, async { test(Proxy::alone()).await });
-}
-
 fn only_lane(proxy: &Proxy) -> Rc<Lane> {
     let lanes = proxy.hub.lanes();
     assert_eq!(lanes.len(), 1);
@@ -89,7 +80,7 @@ fn only_lane(proxy: &Proxy) -> Rc<Lane> {
 
 #[test]
 fn watches_share_a_stream_and_keep_their_ids() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let (a, b) = (watcher(&proxy, "a", 0, 5), watcher(&proxy, "b", 7, 5));
         let lane = only_lane(&proxy);
         assert_eq!(sent(&lane), ["create 1 a 4", "create 2 b 4"]);
@@ -116,7 +107,7 @@ fn watches_share_a_stream_and_keep_their_ids() {
 
 #[test]
 fn a_refusal_meets_the_one_whose_turn_it_is() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let (a, b) = (watcher(&proxy, "a", 1, 5), watcher(&proxy, "b", 2, 5));
         let lane = only_lane(&proxy);
         sent(&lane);
@@ -132,7 +123,7 @@ fn a_refusal_meets_the_one_whose_turn_it_is() {
 
 #[test]
 fn who_came_behind_a_question_is_not_told_its_answer() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let a = watcher(&proxy, "a", 1, 5);
         let lane = only_lane(&proxy);
         sent(&lane);
@@ -160,7 +151,7 @@ fn who_came_behind_a_question_is_not_told_its_answer() {
 
 #[test]
 fn questions_outlive_the_stream_they_were_asked_on() {
-    run(async |proxy| {
+    Proxy::run_alone(async |proxy| {
         let a = watcher(&proxy, "a", 1, 5);
         let lane = only_lane(&proxy);
         sent(&lane);
