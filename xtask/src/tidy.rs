@@ -64,9 +64,6 @@ pub fn run(root: &Path) -> Result<(), String> {
         let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
         check_file(&name, &text, &mut found);
-        if name.starts_with("crates/client/src/") {
-            check_examples(&name, &text, &mut found);
-        }
     }
     check_arrows(root, &mut found)?;
     check_invariants(root, &files, &mut found)?;
@@ -95,6 +92,9 @@ fn check_file(name: &str, text: &str, found: &mut Vec<String>) {
         if let Some(word) = LEFT_OPEN.iter().find(|w| line.contains(*w)) {
             found.push(format!("{name}:{}: `{word}`: finish it or file it", at + 1));
         }
+    }
+    if name.starts_with("crates/client/src/") {
+        check_examples(name, text, found);
     }
     // The simulator's programs have threads and say how long it took; its worlds have neither.
     let program = name.ends_with("/src/main.rs") || name.contains("/src/bin/");
