@@ -60,8 +60,11 @@ func TestFrontendsCarryTests(t *testing.T) {
 	if behind != "" {
 		t.Skip("this is one of them")
 	}
+	ports := 17500
 	for _, between := range []string{"grpc-proxy", "gateway"} {
 		for _, program := range []string{"etch", "etcd"} {
+			ports += 2500
+			ports := fmt.Sprint("INTEROP_PORTS=", ports)
 			t.Run(between+"/"+program, func(t *testing.T) {
 				t.Parallel()
 				list := slices.Clone(carried)
@@ -71,7 +74,7 @@ func TestFrontendsCarryTests(t *testing.T) {
 				}
 				run := "^(" + strings.Join(list, "|") + ")$"
 				cmd := exec.Command(os.Args[0], "-test.run", run, "-test.timeout=20m", "-test.count=1")
-				cmd.Env = append(os.Environ(), "INTEROP_BEHIND="+program, "INTEROP_BETWEEN="+between)
+				cmd.Env = append(os.Environ(), "INTEROP_BEHIND="+program, "INTEROP_BETWEEN="+between, ports)
 				cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%v\n%s", err, out)

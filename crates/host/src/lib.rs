@@ -1,11 +1,13 @@
 //! What a long-running process owes to the machine that it runs on, the same for the server and the proxies:
 //! its log (`logging`), word to the service manager (`notify`), the file of
-//! a Unix socket (`unix`). Not here: other sockets, flags, anything of etcd's.
+//! a Unix socket (`unix`), where its time goes (`profile`). Not here: other
+//! sockets, flags, anything of etcd's.
 
 #![forbid(unsafe_code)]
 
 pub mod logging;
 pub mod notify;
+pub mod profile;
 mod unix;
 
 pub use unix::UnixSocket;

@@ -37,7 +37,7 @@ fn listening() -> Vec<Flag> {
         Flag::text("namespace", "", "string to prefix to all keys for namespacing requests"),
         Flag::switch(
             "enable-pprof",
-            "Answer below /debug/pprof/ (with 501: there are no profiles of Go's here).",
+            "Answer below /debug/pprof/ with profiles of the processor's time, for `go tool pprof`.",
         ),
         Flag::text("data-dir", "default.proxy", "Data directory for persistent data"),
         Flag::switch("debug", "Enable debug-level logging for grpc-proxy."),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use etch_api::pb::etcdserverpb::watch_request::RequestUnion;
 use etch_api::pb::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
-use etch_host::log_warn;
+use etch_host::{log_warn, profile};
 use etch_rpc::{Peer, PlainBody};
 use etch_transcode::{Gate, allow_origin};
 use http::request::Parts;
@@ -111,11 +111,21 @@ async fn respond(proxy: &Proxy, method: &Method, uri: &Uri) -> Response<Bytes> {
         }
         "/health" => told(proxy, well(proxy).await),
         "/proxy/health" => told(proxy, proxy_well(proxy).await),
-        path if path.starts_with("/debug/pprof/") && proxy.pprof => {
-            error(StatusCode::NOT_IMPLEMENTED, "there are no profiles of Go's here")
-        }
+        path if path.starts_with("/debug/pprof/") && proxy.pprof => profile(uri.clone()).await,
         _ => error(StatusCode::NOT_FOUND, "404 page not found"),
     }
+}
+
+/// A page below `/debug/pprof/`.
+async fn profile(uri: Uri) -> Response<Bytes> {
+    let made = tokio::task::spawn_blocking(move || profile::answer(uri.path(), uri.query()));
+    let Ok(made) = made.await else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "the proxy has stopped");
+    };
+    let mut response = page(StatusCode::OK, made.kind, made.body);
+    *response.status_mut() =
+        StatusCode::from_u16(made.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
 }
 
 /// How it is, in etcd's words.

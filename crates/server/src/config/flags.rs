@@ -371,7 +371,7 @@ static MONITORING: &[Flag] = &[
     flag(
         "enable-pprof",
         Switch(|c| &mut c.enable_pprof),
-        "Answer below /debug/pprof/ (with 501: there are no profiles of Go's here).",
+        "Answer below /debug/pprof/ with profiles of the processor's time, for `go tool pprof`.",
     ),
     flag(
         "metrics",

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use etch_host::profile;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use serde::Serialize;
 
 use super::query;
@@ -195,7 +196,7 @@ impl<M: Member> Site<M> {
             Some(response) => response,
             None => match self.common(request).await {
                 Some(response) => response,
-                None => self.client_only(request),
+                None => self.client_only(request).await,
             },
         };
         self.allow_origin(request, response.headers_mut());
@@ -259,13 +260,12 @@ impl<M: Member> Site<M> {
         }
     }
 
-    fn client_only(&self, request: &Parts) -> Response<Bytes> {
+    async fn client_only(&self, request: &Parts) -> Response<Bytes> {
         match request.uri.path() {
             "/version" => self.version(request),
             "/debug/vars" => self.vars(request),
             path if path.starts_with("/debug/pprof/") && self.settings.pprof => {
-                let text = "etch is not a Go program and has no profiles of this kind";
-                error(StatusCode::NOT_IMPLEMENTED, text)
+                profile(request.uri.clone()).await
             }
             _ => not_found(),
         }
@@ -380,6 +380,18 @@ pub(super) fn guessed_text(body: &'static str) -> Response<Bytes> {
 pub(super) fn error(status: StatusCode, message: &str) -> Response<Bytes> {
     let mut response = text(format!("{message}\n"));
     *response.status_mut() = status;
+    response
+}
+
+/// A page below `/debug/pprof/`.
+async fn profile(uri: Uri) -> Response<Bytes> {
+    let made = tokio::task::spawn_blocking(move || profile::answer(uri.path(), uri.query()));
+    let Ok(made) = made.await else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "the server has stopped");
+    };
+    let mut response = page(made.kind, made.body);
+    *response.status_mut() =
+        StatusCode::from_u16(made.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
 }
 

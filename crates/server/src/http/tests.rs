@@ -301,7 +301,10 @@ async fn the_other_pages_are_etcds() {
     let vars: serde_json::Value = serde_json::from_str(body(&vars)).expect("JSON");
     assert_eq!(vars["cmdline"][1], "--name=\"x\"");
     let profiling = site(&WELL, Settings { pprof: true, ..settings() });
-    assert_eq!(ask(&profiling, "GET", "/debug/pprof/heap").await.status(), 501);
+    assert_eq!(ask(&profiling, "GET", "/debug/pprof/heap").await.status(), 404);
+    let profile = ask(&profiling, "GET", "/debug/pprof/profile?seconds=1").await;
+    assert_eq!(profile.headers()["content-type"], "application/octet-stream");
+    assert!(body(&ask(&profiling, "GET", "/debug/pprof/").await).contains("cmdline"));
 }
 
 #[tokio::test]
