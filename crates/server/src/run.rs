@@ -32,6 +32,7 @@ use crate::config::{self, Config};
 use crate::driver::auto_compact;
 use crate::driver::backend_thread::BackendThread;
 use crate::driver::clock::{Clock, unix_ms};
+use crate::driver::helm::{Helm, Kept, SharedHelm};
 use crate::driver::inbox::{Caller, Command, Inbox};
 use crate::driver::mailbox::Mailbox;
 use crate::driver::node_thread::NodeThread;
@@ -220,7 +221,7 @@ impl Server {
         let parts = Parts::take(config, recovered);
         let member =
             Arc::new(parts.member(config, &recovery.snap_dir, &inbox, clock, log, &metrics)?);
-        let core = parts.spawn(Core {
+        let (helm, core) = parts.spawn(Core {
             inbox: &inbox,
             mailboxes: &mailboxes,
             clock,
@@ -243,6 +244,7 @@ impl Server {
             let net = NetThread {
                 number,
                 member: Arc::clone(&member),
+                helm: Arc::clone(&helm),
                 mailbox: Arc::clone(mailbox),
                 accepted,
                 stats: Arc::clone(&stats[number]),
@@ -374,7 +376,7 @@ impl Parts {
         })
     }
 
-    fn spawn(self, core: Core<'_>) -> Result<Vec<JoinHandle<()>>, String> {
+    fn spawn(self, core: Core<'_>) -> Result<(Arc<SharedHelm>, Vec<JoinHandle<()>>), String> {
         let (log_writes, writes) = mpsc::channel::<LogWrite>();
         let (commit_sender, commits) = mpsc::channel::<Commit>();
         let writer = SharedWriter::new(LogWriter {
@@ -384,18 +386,20 @@ impl Parts {
             metrics: Arc::clone(core.metrics),
             log: core.log.clone(),
         });
-        let node = NodeThread {
+        let helm = Helm {
             node: self.node,
-            inbox: Arc::clone(core.inbox),
             mailboxes: core.mailboxes.to_vec(),
             writer: writer.clone(),
             wal: log_writes,
             backend: commit_sender,
             metrics: Arc::clone(core.metrics),
-            compacting: None,
             clock: core.clock,
             log: core.log.clone(),
+            kept: Kept::default(),
         };
+        let helm = Arc::new(SharedHelm::new(helm, Arc::clone(core.inbox)));
+        let inbox = Arc::clone(core.inbox);
+        let node = NodeThread { helm: Arc::clone(&helm), inbox, clock: core.clock };
         let wal = WalThread { writer, writes, inbox: Arc::clone(core.inbox) };
         let backend = BackendThread {
             backend: self.backend,
@@ -406,11 +410,12 @@ impl Parts {
             log: core.log.clone(),
         };
         let watched = core.watched;
-        Ok(vec![
+        let threads = vec![
             watched.spawn("node", move || node.run())?,
             watched.spawn("wal", move || wal.run())?,
             watched.spawn("backend", move || backend.run())?,
-        ])
+        ];
+        Ok((helm, threads))
     }
 }
 

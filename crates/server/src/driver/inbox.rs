@@ -13,6 +13,8 @@ use etch_state::Reply;
 use etch_state::auth::AuthInfo;
 use tokio::sync::oneshot;
 
+use super::clock::Clock;
+
 /// The outcome of a call.
 pub type Outcome = Result<Reply, Error>;
 
@@ -62,7 +64,8 @@ pub enum Command {
 #[derive(Default)]
 struct Inner {
     commands: Vec<Command>,
-    sleeping: bool,
+    /// Until when the node's thread sleeps, if it does.
+    sleeps_until: Option<u64>,
 }
 
 /// The node's inbox. Bounded by the node, which refuses proposals beyond its limit, and by the number of
@@ -86,22 +89,39 @@ impl Inbox {
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.commands.append(commands);
-        if mem::take(&mut inner.sleeping) {
+        if inner.sleeps_until.take().is_some() {
             drop(inner);
             self.filled.notify_one();
         }
     }
 
-    /// Moves what is there to `out`, which must be empty; sleeps at most `patience` if nothing is.
-    pub fn take(&self, out: &mut Vec<Command>, patience: Duration) {
+    /// Moves what is there to `out`, which must be empty; sleeps until the time `until`, or until it is woken, if
+    /// nothing is.
+    pub fn take(&self, out: &mut Vec<Command>, until: u64, clock: Clock) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = Duration::from_millis(until.saturating_sub(clock.now_ms()));
         if inner.commands.is_empty() && !patience.is_zero() {
-            inner.sleeping = true;
+            inner.sleeps_until = Some(until);
             let waited = self.filled.wait_timeout(inner, patience);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-            inner.sleeping = false;
+            inner.sleeps_until = None;
         }
         mem::swap(&mut inner.commands, out);
+    }
+
+    /// Whether the node's thread sleeps and has nothing to wake for.
+    pub fn is_at_rest(&self) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.sleeps_until.is_some() && inner.commands.is_empty()
+    }
+
+    /// Sees to it that the node's thread does not sleep beyond the time `at`.
+    pub fn wake_by(&self, at: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.sleeps_until.take_if(|until| *until > at).is_some() {
+            drop(inner);
+            self.filled.notify_one();
+        }
     }
 }
 
@@ -111,12 +131,12 @@ mod tests {
 
     #[test]
     fn a_batch_wakes_the_sleeper_and_arrives_in_order() {
-        let inbox = Inbox::default();
+        let (inbox, clock) = (Inbox::default(), Clock::start());
         std::thread::scope(|threads| {
             let reader = threads.spawn(|| {
                 let mut out = Vec::new();
                 while out.is_empty() {
-                    inbox.take(&mut out, Duration::from_secs(60));
+                    inbox.take(&mut out, clock.now_ms() + 60_000, clock);
                 }
                 out.len()
             });
@@ -124,7 +144,7 @@ mod tests {
             assert_eq!(reader.join().unwrap(), 2);
         });
         let mut out = Vec::new();
-        inbox.take(&mut out, Duration::ZERO);
+        inbox.take(&mut out, 0, clock);
         assert!(out.is_empty());
     }
 }

@@ -4,6 +4,7 @@
 pub mod auto_compact;
 pub mod backend_thread;
 pub mod clock;
+pub mod helm;
 pub mod inbox;
 pub mod mailbox;
 pub mod node_thread;

@@ -11,8 +11,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Net;
 use super::port::{self, Accepted};
+use super::{Net, Turns};
+use crate::driver::helm::SharedHelm;
 use crate::driver::mailbox::Mailbox;
 use crate::member::Member;
 
@@ -31,6 +32,8 @@ pub struct NetThread {
     pub number: usize,
     /// The member.
     pub member: Arc<Member>,
+    /// Where its turns are taken.
+    pub helm: Arc<SharedHelm>,
     /// Where its outcomes come in.
     pub mailbox: Arc<Mailbox>,
     /// Connections for it.
@@ -59,7 +62,9 @@ impl NetThread {
 
     async fn serve(mut self) {
         let doorbell = Doorbell::new(Arc::new(Rings(Arc::clone(&self.mailbox))));
-        let net = Net::new(self.member, self.number, doorbell, self.stats);
+        let connections = Arc::clone(&self.connections);
+        let turns = Turns { helm: self.helm, connections };
+        let net = Net::new(self.member, self.number, turns, doorbell, self.stats);
         let mail = tokio::task::spawn_local(read_mail(Rc::clone(&net), self.mailbox));
         let watched = Rc::clone(&net);
         let watch = tokio::task::spawn_local(async move { watched.watch_leader().await });
