@@ -14,6 +14,7 @@ mod map;
 pub mod mem;
 pub mod real;
 
+pub(crate) use map::fetch;
 pub use mem::MemDisk;
 pub use real::RealDisk;
 

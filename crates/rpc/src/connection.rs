@@ -28,8 +28,9 @@ use crate::wire::Wire;
 /// How long a client that was cut off may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// So much is gathered before it is written without waiting for more. Each write ends in a packet that is not full,
-/// which costs the kernel as much as a full one: of large answers there should be few of them.
-const GATHER: usize = 256 * 1024;
+/// and wakes a client that has read all before it, which costs more than the copy of many packets: of large answers
+/// there should be few writes. More than this would not stay in the processor's caches until the kernel copies it.
+const GATHER: usize = 512 * 1024;
 /// So much is written in a turn before others are due.
 const TURN: usize = 1024 * 1024;
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::fs::fetch;
+
 use super::page::{IS_BUCKET, MAX_DEPTH, Page, View, compare, damaged};
 
 /// A key and its value, as they lie in the file.
@@ -89,7 +91,7 @@ impl<'s> Cursor<'s> {
             let next = *at + 1;
             if next < leaf.count {
                 let entry = leaf.entry(next)?;
-                if entry.key == key {
+                if compare(entry.key, key).is_eq() {
                     *at = next;
                     return Ok((entry.flags & IS_BUCKET == 0).then_some(entry.value));
                 }
@@ -103,6 +105,7 @@ impl<'s> Cursor<'s> {
             {
                 self.stack.truncate(parent + 1);
                 self.stack[parent].1 = to;
+                self.fetch_ahead(parent, to + 1);
                 let child = self.view.page(self.stack[parent].0.child(to)?)?;
                 self.down(child, |page| page.child_index(key, 0))?;
                 let (leaf, at) = self.stack.last_mut().expect("went down");
@@ -116,6 +119,14 @@ impl<'s> Cursor<'s> {
         match self.seek(key)? {
             Some((found, value)) if found == key => Ok(Some(value)),
             _ => Ok(None),
+        }
+    }
+
+    /// Has the processor fetch the beginning of the leaf that most likely comes next, while this one is read.
+    fn fetch_ahead(&self, parent: usize, child: usize) {
+        if let Ok(id) = self.stack[parent].0.child(child) {
+            let at = (id as usize).saturating_mul(self.view.page_size);
+            fetch(self.view.bytes.get(at..).unwrap_or_default());
         }
     }
 
@@ -166,7 +177,7 @@ impl<'s> Cursor<'s> {
                 Err(damaged(leaf.id, "an empty leaf"))
             };
         }
-        if leaf.key(0)? > leaf.key(leaf.count - 1)? {
+        if below(leaf.key(leaf.count - 1)?, leaf.key(0)?) {
             return Err(damaged(leaf.id, "keys out of order"));
         }
         Ok(())

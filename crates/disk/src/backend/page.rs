@@ -212,15 +212,20 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The order of two keys. Revisions differ in their first eight bytes, if at all: one comparison of numbers, where the
+/// The order of two keys. Revisions differ in their first sixteen bytes, if at all: two comparisons of numbers, where the
 /// one of slices is a call.
 #[inline]
 pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    let (Some(x), Some(y)) = (a.first_chunk(), b.first_chunk()) else { return a.cmp(b) };
-    match u64::from_be_bytes(*x).cmp(&u64::from_be_bytes(*y)) {
-        Ordering::Equal => a[8..].cmp(&b[8..]),
-        unequal => unequal,
+    let (mut a, mut b) = (a, b);
+    while let (Some((x, rest_a)), Some((y, rest_b))) =
+        (a.split_first_chunk(), b.split_first_chunk())
+    {
+        match u64::from_be_bytes(*x).cmp(&u64::from_be_bytes(*y)) {
+            Ordering::Equal => (a, b) = (rest_a, rest_b),
+            unequal => return unequal,
+        }
     }
+    a.cmp(b)
 }
 
 #[inline]
@@ -282,4 +287,26 @@ pub(super) fn bucket_place<'a>(value: &'a [u8], owner: u64) -> io::Result<(Place
         return Ok((Place::Tree(root), sequence));
     }
     Ok((Place::Inline(Page::inline(&value[BUCKET_HEAD..], owner)?), sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+
+    #[test]
+    fn keys_are_ordered_as_slices_are() {
+        let whole: Vec<u8> = (0..20).map(|n| n * 13).collect();
+        for long in 0..=whole.len() {
+            for short in 0..=whole.len() {
+                for at in 0..short {
+                    for to in [0, 7, 255] {
+                        let mut other = whole[..short].to_vec();
+                        other[at] = to;
+                        let (a, b) = (&whole[..long], &other[..]);
+                        assert_eq!(compare(a, b), a.cmp(b), "{a:?} {b:?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 /// Pieces of this size are passed on, smaller ones copied.
 pub(crate) const LARGE: usize = 4 * 1024;
 /// Pieces of one write, at most: those of what a connection gathers, in frames of 16 KiB with a head each.
-const SLICES: usize = 64;
+const SLICES: usize = 96;
 
 thread_local! {
     /// Buffers change hands between connections: an idle one keeps none.

@@ -209,8 +209,14 @@ pub(crate) fn select(
     let limit = index_limit(request);
     let by_value = request.sort_target == SortTarget::Value as i32;
     let keys_from_index = request.keys_only && !by_value;
-    // A page's worth of room at once; without a limit nobody knows how many there are.
-    let room = if limit == usize::MAX { 0 } else { limit.min(PAGE) };
+    // A page's worth of room at once, and for all keys where they are cheap to count: now, and if none is left out.
+    let room = if limit < usize::MAX {
+        limit.min(PAGE)
+    } else if at == view.revision() && !has_revision_filters(request) {
+        view.count(range, at) as usize
+    } else {
+        0
+    };
     let (mut found, mut keys, mut seen) = (Vec::with_capacity(room), Vec::new(), 0u64);
     view.walk(range, at, &mut |key, version| {
         seen += 1;
