@@ -388,3 +388,48 @@ fn a_downgrade_lowers_the_version_and_begins_the_log_anew() {
     assert_eq!(versions(&world), both("3.7.0"));
     assert_eq!(world.node.view().snapshot_index(), lowered);
 }
+
+/// What is not committed to the B+tree is held in memory: many bytes do not wait for the time, nor for company.
+#[test]
+fn many_bytes_are_committed_at_once() {
+    let mut world = World::open(MemDisk::new());
+    let value = Bytes::from(vec![b'v'; 4000]);
+    let put = PutRequest { key: "k".into(), value, ..PutRequest::default() }.encode_to_vec();
+    // Nor for a snapshot. The time of the next commit counts from this one.
+    world.node.config.snapshot_count = 10_000;
+    world.put("a", 1);
+    for _ in 0..3 {
+        world.turn();
+        world.flush();
+    }
+    world.commit();
+    let mut bytes = 0;
+    while world.out.commit.is_none() {
+        for _ in 0..10 {
+            world.node.propose(&Header::default(), RequestKind::Put, &put, None);
+            bytes += put.len();
+        }
+        for _ in 0..3 {
+            world.turn();
+            world.flush();
+        }
+        assert!(bytes < 5 << 20, "{bytes} bytes wait");
+    }
+    assert!(bytes > 4 << 20, "a commit of {bytes} bytes");
+}
+
+/// While a commit is under way, too, a member that nobody follows keeps no entry that is applied.
+#[test]
+fn a_commit_under_way_keeps_no_entries() {
+    let mut world = World::open(MemDisk::new());
+    for caller in 0..20 {
+        world.put("a", caller);
+        world.node.hurry_commit();
+        world.turn();
+        world.flush();
+        world.turn();
+    }
+    assert!(world.out.commit.is_some(), "the commit is under way");
+    world.turn();
+    assert_eq!(world.node.raft.store().bytes(), 0);
+}

@@ -20,6 +20,9 @@ use crate::output::{Commit, LogWrite, Note, Output, SaveSnapshot};
 /// Writes handed to the WAL and not yet durable, at the most: one that is being flushed, and one that
 /// fills meanwhile. What comes in beyond that waits in raft and becomes one large write.
 const WRITES_MAX: usize = 2;
+/// Bytes of changes that are committed to the B+tree without waiting for more of them or for the time: what is not
+/// committed is held in memory, and a commit of so much costs little more than its bytes.
+const COMMIT_BYTES: usize = 4 << 20;
 /// Bytes of entries kept in memory behind the applied index, whatever the count allows.
 const CATCHUP_BYTES: usize = 64 << 20;
 
@@ -27,6 +30,7 @@ impl<T> Node<T> {
     /// Does whatever can be done now and adds what the world owes to `out`.
     pub fn turn(&mut self, out: &mut Output<T>) {
         self.after_commit(out);
+        self.cut_log();
         self.upkeep(out);
         if self.is_lone_leader() {
             let replies = &mut out.replies;
@@ -288,6 +292,7 @@ impl<T> Node<T> {
             || self.committed.snapshot_wanted && past_snapshot > 0;
         let due = self.committed.hurry
             || self.state.pending_changes() >= self.config.commit_changes
+            || self.state.pending_bytes() >= COMMIT_BYTES
             || self.clock.now_ms >= self.clock.commit_due;
         let dirty = self.state.has_pending() || self.committed.index < index;
         if self.committed.busy || !(snapshot_due || dirty && due) {
@@ -338,7 +343,6 @@ impl<T> Node<T> {
             self.write(0, &[], Some(record), out);
             out.notes.push(Note::SnapshotSaved(saved.index));
         }
-        self.cut_log();
     }
 
     /// Forgets entries that no follower is likely to want: all but the last few behind what is applied. Where nobody
