@@ -61,6 +61,8 @@ fn run(options: &Options) -> Result<(), String> {
     for (row, all) in options.rows.iter().zip(&rounds) {
         print!("{}", table::lines(row, all));
     }
+    let all = options.rows.iter().zip(&rounds).map(|(row, rounds)| (*row, &rounds[..]));
+    print!("{}", table::summary(all));
     Ok(())
 }
 

@@ -1,10 +1,38 @@
-//! The table: both servers' figures, and etch's divided by etcd's. Not here: how they came about.
+//! The tables: both servers' figures, and etch's divided by etcd's; one for each row, and one of all. Not here: how they
+//! came about.
 
 use crate::measure::Measure;
 use crate::rows::{Aim, Row};
 
 /// One round of a row: etcd's figure and etch's, measure by measure.
 pub type Round = Vec<(Measure, f64, f64)>;
+
+/// What the rounds say of one measure: medians of both, and the ratios from the least to the greatest.
+struct Figures {
+    etcd: Option<f64>,
+    etch: Option<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Figures {
+    fn of(rounds: &[Round], measure: Measure) -> Figures {
+        let sorted = |pick: fn(&(Measure, f64, f64)) -> f64| -> Vec<f64> {
+            let all = rounds.iter().flatten().filter(|f| f.0 == measure).map(pick);
+            let mut all: Vec<f64> = all.filter(|v| v.is_finite()).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        Figures {
+            etcd: median(&sorted(|f| f.1)),
+            etch: median(&sorted(|f| f.2)),
+            ratios: sorted(|f| f.2 / f.1),
+        }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        median(&self.ratios)
+    }
+}
 
 /// The row's lines, in Markdown.
 pub fn lines(row: &Row, rounds: &[Round]) -> String {
@@ -15,31 +43,64 @@ pub fn lines(row: &Row, rounds: &[Round]) -> String {
         row.name, row.about, row.name
     );
     for (measure, ..) in first {
-        let of = |pick: fn(&(Measure, f64, f64)) -> f64| -> Vec<f64> {
-            let all = rounds.iter().flatten().filter(|f| f.0 == *measure).map(pick);
-            let mut all: Vec<f64> = all.filter(|v| v.is_finite()).collect();
-            all.sort_by(f64::total_cmp);
-            all
-        };
-        let (etcd, etch) = (of(|f| f.1), of(|f| f.2));
-        let ratios = of(|f| f.2 / f.1);
+        let figures = Figures::of(rounds, *measure);
         let aim = row.aims.iter().find(|(m, _)| m == measure).map(|(_, aim)| *aim);
         out += &format!(
             "| {} | {} | {} | {} | {} | {} | {} |\n",
             measure.label(),
-            number(median(&etcd)),
-            number(median(&etch)),
-            number(ratios.first().copied()),
-            number(median(&ratios)),
-            number(ratios.last().copied()),
-            aim.map_or_else(String::new, |aim| verdict(aim, median(&ratios), median(&etch))),
+            number(figures.etcd),
+            number(figures.etch),
+            number(figures.ratios.first().copied()),
+            number(figures.ratio()),
+            number(figures.ratios.last().copied()),
+            aim.map_or_else(String::new, |aim| verdict(aim, &figures)),
         );
     }
     out
 }
 
+/// All rows, a line each, in Markdown.
+pub fn summary<'r>(rows: impl Iterator<Item = (&'r Row, &'r [Round])>) -> String {
+    let mut out = "\n## All rows\n\n\
+         | row | etcd/s | etch/s | x | p50 x | p99 x | CPU us/op etcd | etch | x: min | median | max | anonymous x | written x | aims |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (row, rounds) in rows {
+        let of = |measure| Figures::of(rounds, measure);
+        let ratio = |measure| number(of(measure).ratio());
+        let (rate, cpu) = (of(Measure::Rate), of(Measure::Cpu));
+        let aims = row.aims.iter().map(|(measure, aim)| {
+            let figures = of(*measure);
+            let is = match aim {
+                Aim::Own(_) => figures.etch,
+                Aim::AtMost(_) | Aim::AtLeast(_) => figures.ratio(),
+            };
+            format!("{} {} {}", measure.label(), number(is), verdict(*aim, &figures))
+        });
+        let cells = [
+            format!("`{}`", row.name),
+            number(rate.etcd),
+            number(rate.etch),
+            number(rate.ratio()),
+            ratio(Measure::P50),
+            ratio(Measure::P99),
+            number(cpu.etcd),
+            number(cpu.etch),
+            number(cpu.ratios.first().copied()),
+            number(cpu.ratio()),
+            number(cpu.ratios.last().copied()),
+            ratio(Measure::Anonymous),
+            ratio(Measure::Written),
+            aims.collect::<Vec<_>>().join("; "),
+        ];
+        out += &format!("| {} |\n", cells.join(" | "));
+    }
+    out
+}
+
 /// The aim, and whether it is met.
-fn verdict(aim: Aim, ratio: Option<f64>, own: Option<f64>) -> String {
+fn verdict(aim: Aim, figures: &Figures) -> String {
+    let (ratio, own) = (figures.ratio(), figures.etch);
     let (text, met) = match aim {
         Aim::AtMost(most) => (format!("<= {}", number(Some(most))), ratio.map(|r| r <= most)),
         Aim::AtLeast(least) => (format!(">= {}", number(Some(least))), ratio.map(|r| r >= least)),
@@ -84,5 +145,9 @@ mod tests {
         let text = lines(&row, &rounds);
         assert!(text.contains("| 40.0 | 10.0 | 0.200 | 0.250 | 0.400 | <= 0.500: met |"), "{text}");
         assert!(text.contains(">= 3.00: **not met**"), "{text}");
+        let all = summary([(&row, &rounds[..])].into_iter());
+        let line = "| `x` | 10.0 | 20.0 | 2.00 | - | - | 40.0 | 10.0 | 0.200 | 0.250 | 0.400 | - | - | \
+                    server CPU, us/op 0.250 <= 0.500: met; operations/s 2.00 >= 3.00: **not met** |\n";
+        assert!(all.ends_with(line), "{all}");
     }
 }

@@ -14,7 +14,7 @@ mod map;
 pub mod mem;
 pub mod real;
 
-pub(crate) use map::fetch;
+pub(crate) use map::prefetch;
 pub use mem::MemDisk;
 pub use real::RealDisk;
 

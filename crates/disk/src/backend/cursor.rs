@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::fs::fetch;
+use crate::fs::prefetch;
 
 use super::page::{IS_BUCKET, MAX_DEPTH, Page, View, compare, damaged};
 
@@ -105,7 +105,7 @@ impl<'s> Cursor<'s> {
             {
                 self.stack.truncate(parent + 1);
                 self.stack[parent].1 = to;
-                self.fetch_ahead(parent, to + 1);
+                self.prefetch_leaf(parent, to + 1);
                 let child = self.view.page(self.stack[parent].0.child(to)?)?;
                 self.down(child, |page| page.child_index(key, 0))?;
                 let (leaf, at) = self.stack.last_mut().expect("went down");
@@ -123,10 +123,10 @@ impl<'s> Cursor<'s> {
     }
 
     /// Has the processor fetch the beginning of the leaf that most likely comes next, while this one is read.
-    fn fetch_ahead(&self, parent: usize, child: usize) {
+    fn prefetch_leaf(&self, parent: usize, child: usize) {
         if let Ok(id) = self.stack[parent].0.child(child) {
             let at = (id as usize).saturating_mul(self.view.page_size);
-            fetch(self.view.bytes.get(at..).unwrap_or_default());
+            prefetch(self.view.bytes.get(at..).unwrap_or_default());
         }
     }
 

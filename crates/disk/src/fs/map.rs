@@ -57,7 +57,7 @@ const LINE: usize = 64;
 /// Asks the processor to fetch the first bytes of a page that is about to be read into its caches. It goes on meanwhile,
 /// where a read would wait for memory line after line; on processors that we know no such request for, this does nothing.
 #[inline]
-pub(crate) fn fetch(bytes: &[u8]) {
+pub(crate) fn prefetch(bytes: &[u8]) {
     for line in bytes[..bytes.len().min(AHEAD)].chunks(LINE) {
         #[cfg(target_arch = "x86_64")]
         {
