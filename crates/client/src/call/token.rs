@@ -10,6 +10,9 @@ use super::{CallOptions, Core, Token};
 use crate::config::Config;
 use crate::error::{Error, EtcdError, Result};
 
+/// So often one call has the token renewed: a member may forget it a second time before it is shown.
+pub(crate) const RENEWALS: u32 = 2;
+
 /// The client's token.
 pub(crate) struct Tokens {
     /// Whether there is a user to log in as.
@@ -73,8 +76,8 @@ impl Core {
         };
         // Logging in shows no token: a stale one would be refused.
         let answer = self.call_without_token(&AUTHENTICATE, request).await;
-        let answer: pb::AuthenticateResponse = match answer {
-            Ok(answer) => answer,
+        let (answer, from): (pb::AuthenticateResponse, _) = match answer {
+            Ok(answered) => answered,
             Err(error) if error.is(EtcdError::AuthNotEnabled) => {
                 self.tokens.set(None);
                 return Ok(true);
@@ -83,6 +86,8 @@ impl Core {
         };
         let token = answer.token.parse();
         self.tokens.set(Some(token.map_err(|_| Error::Malformed("a token".into()))?));
+        // Another member may not know it yet, and would refuse it.
+        self.balancer.prefer(from);
         Ok(true)
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::method::{Kind, Method};
+use super::token::RENEWALS;
 use super::{CallOptions, Core, Token};
 use crate::error::{Error, EtcdError, Refusal, Result};
 use crate::header::HasHeader;
@@ -47,7 +48,7 @@ struct Course<'a> {
     /// Set once a request may have left.
     sent: &'a AtomicBool,
     attempts: u32,
-    renewed: bool,
+    renewals: u32,
     avoid: Option<Arc<Endpoint>>,
     /// The call's own, told where each attempt went.
     span: &'a tracing::Span,
@@ -106,7 +107,7 @@ impl Core {
         self.check_size(request.encoded_len())?;
         let limit = options.timeout.map(|timeout| Instant::now() + timeout);
         let sent = AtomicBool::new(false);
-        let course = Course { sent: &sent, attempts: 0, renewed: false, avoid: None, span };
+        let course = Course { sent: &sent, attempts: 0, renewals: 0, avoid: None, span };
         let work = self.attempts(via, options, method, request, limit, course);
         let bounded = async {
             match limit {
@@ -140,8 +141,12 @@ impl Core {
         Err(Error::Refused(Refusal::new(Code::ResourceExhausted, why)))
     }
 
-    /// Logs in: the one call that must not wait for a token.
-    pub(super) async fn call_without_token<Q, A>(&self, method: &Method, request: Q) -> Result<A>
+    /// Logs in: the one call that must not wait for a token. With the answer the endpoint that it came from.
+    pub(super) async fn call_without_token<Q, A>(
+        &self,
+        method: &Method,
+        request: Q,
+    ) -> Result<(A, Arc<Endpoint>)>
     where
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Default + HasHeader + Send + 'static,
@@ -152,7 +157,7 @@ impl Core {
             let picked = self.balancer.pick(avoid.as_ref()).await?;
             let options = CallOptions::default();
             let error = match self.attempt(&picked, &options, None, method, &request, None).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, picked.endpoint)),
                 Err(Attempt::NeverLeft(why) | Attempt::Lost(why)) => Error::Unknown(why),
                 Err(Attempt::Refused(error)) => error,
             };
@@ -228,10 +233,10 @@ impl Core {
             Attempt::NeverLeft(why) => (Error::NoEndpoint(why), true),
             Attempt::Lost(why) => (Error::Unknown(why), repeatable),
             Attempt::Refused(error) if error.wants_token() => {
-                if course.renewed || !self.renew_token(options, generation).await? {
+                if course.renewals == RENEWALS || !self.renew_token(options, generation).await? {
                     return Err(error);
                 }
-                course.renewed = true;
+                course.renewals += 1;
                 return Ok(());
             }
             Attempt::Refused(error) => {

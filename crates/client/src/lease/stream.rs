@@ -12,6 +12,7 @@ use super::keeper::Keeper;
 use crate::call::hub::Hub;
 use crate::call::link::{Link, Opened, Turn};
 use crate::call::method::LEASE_KEEP_ALIVE;
+use crate::call::token::RENEWALS;
 use crate::call::{CallOptions, Core};
 use crate::error::{Error, EtcdError};
 use crate::net::endpoint::Endpoint;
@@ -172,7 +173,7 @@ impl Task {
 
     async fn broke(&mut self, error: Error) {
         self.down(&error.to_string());
-        if error.wants_token() && self.renewals < 2 {
+        if error.wants_token() && self.renewals < RENEWALS {
             self.renewals += 1;
             if let Ok(true) = self.core.renew_token(&self.options, self.generation).await {
                 return;

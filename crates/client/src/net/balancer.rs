@@ -1,7 +1,8 @@
-//! Which endpoint a call takes: round robin over those that are connected, those that lately could not serve last.
+//! Which endpoint a call takes: round robin over those that are connected, those that lately could not serve last; for a
+//! while after a login the one that it was made at.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,10 +13,16 @@ use super::endpoint::Endpoint;
 use crate::config::address::Address;
 use crate::error::{Error, Result};
 
+/// A member knows a token that it gave. Others know it once they have applied what gave it: within a heartbeat where
+/// they keep up.
+const PREFERENCE: Duration = Duration::from_secs(2);
+
 /// The endpoints of a client.
 pub(crate) struct Balancer {
     endpoints: RwLock<Arc<[Arc<Endpoint>]>>,
     next: AtomicUsize,
+    /// Where calls go first, and until when.
+    preferred: Mutex<Option<(Arc<Endpoint>, Instant)>>,
     changed: Arc<Notify>,
     dialer: Arc<Dialer>,
     dial_timeout: Duration,
@@ -33,6 +40,7 @@ impl Balancer {
             endpoints: RwLock::new(Arc::new([])),
             // Clients that start together shall not all begin with the first endpoint.
             next: AtomicUsize::new(fastrand::usize(..1 << 16)),
+            preferred: Mutex::default(),
             changed: Arc::new(Notify::new()),
             dialer: Arc::new(dialer),
             dial_timeout,
@@ -78,6 +86,21 @@ impl Balancer {
         self.wait(|| self.pick_now(avoid), || self.whys()).await
     }
 
+    /// For a while calls go to this endpoint, as long as it serves.
+    pub fn prefer(&self, endpoint: Arc<Endpoint>) {
+        *self.preferred.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((endpoint, Instant::now() + PREFERENCE));
+    }
+
+    fn preferred(&self) -> Option<Picked> {
+        let mut preferred = self.preferred.lock().unwrap_or_else(PoisonError::into_inner);
+        preferred.take_if(|(_, until)| *until <= Instant::now());
+        let (endpoint, _) = preferred.as_ref()?;
+        let ours = self.endpoints().iter().any(|e| Arc::ptr_eq(e, endpoint));
+        let sender = endpoint.sender().filter(|_| ours && !endpoint.is_suspect())?;
+        Some(Picked { endpoint: endpoint.clone(), sender })
+    }
+
     /// Waits for this very endpoint, up to the dial timeout.
     pub async fn pick_one(&self, endpoint: &Arc<Endpoint>) -> Result<Picked> {
         let now = || {
@@ -116,6 +139,13 @@ impl Balancer {
     }
 
     fn pick_now(&self, avoid: Option<&Arc<Endpoint>>) -> Option<Picked> {
+        let avoided =
+            |endpoint: &Arc<Endpoint>| avoid.is_some_and(|avoid| Arc::ptr_eq(avoid, endpoint));
+        if let Some(preferred) = self.preferred()
+            && !avoided(&preferred.endpoint)
+        {
+            return Some(preferred);
+        }
         let endpoints = self.endpoints();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut second = None;
@@ -124,7 +154,7 @@ impl Balancer {
             let endpoint = &endpoints[(start.wrapping_add(at)) % endpoints.len()];
             let Some(sender) = endpoint.sender() else { continue };
             let picked = Picked { endpoint: endpoint.clone(), sender };
-            if avoid.is_some_and(|avoid| Arc::ptr_eq(avoid, endpoint)) {
+            if avoided(endpoint) {
                 last = Some(picked);
             } else if endpoint.is_suspect() {
                 second.get_or_insert(picked);

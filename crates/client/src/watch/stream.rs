@@ -15,6 +15,7 @@ use super::{Overflow, WatchResponse, WatchSpec, WatchStream};
 use crate::call::hub::Hub;
 use crate::call::link::{Link, Opened, Turn};
 use crate::call::method::WATCH;
+use crate::call::token::RENEWALS;
 use crate::call::{CallOptions, Core};
 use crate::error::{Error, EtcdError, Result};
 use crate::net::endpoint::Endpoint;
@@ -228,7 +229,7 @@ impl Task {
             entry.state = State::Wanted;
         }
         self.link = Link::Down(Instant::now());
-        if error.wants_token() && self.renewals < 2 {
+        if error.wants_token() && self.renewals < RENEWALS {
             self.renewals += 1;
             match self.core.renew_token(&self.options, self.generation).await {
                 Ok(true) => return,
@@ -284,7 +285,7 @@ impl Task {
         let Some(key) = self.asked.pop_front() else { return };
         if response.canceled || response.watch_id == -1 {
             let error = why_canceled(&response);
-            if error.wants_token() && self.renewals < 2 {
+            if error.wants_token() && self.renewals < RENEWALS {
                 return self.broke(error).await;
             }
             return self.end(key, error);

@@ -5,7 +5,7 @@ use crate::observe::observed;
 use etch_client::{Client, Config};
 
 /// A field of a span, as it was told last.
-fn field<'a>(span: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(span: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = span.rsplit_once(&format!(" {name}="))?;
     Some(rest.split(' ').next()?.trim_matches('"'))
 }

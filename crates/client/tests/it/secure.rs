@@ -6,7 +6,9 @@ use etch_client::concurrency::Session;
 use etch_client::{Client, Config, Error, EtcdError, KeySpan, PermissionType, Tls};
 use tokio::net::{TcpStream, UnixListener};
 
-use crate::common::{Kind, Server, each, run, server::free_port};
+use crate::balance::field;
+use crate::common::{Kind, Proxy, Server, each, run, server::free_port, until};
+use crate::observe::observed;
 
 /// Runs a test against a real etcd, where there is one.
 fn etcd<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
@@ -63,6 +65,44 @@ fn a_token_is_fetched_and_renewed_for_calls_and_streams() {
         root.auth_disable().await.expect("disabled");
         alice.put("x", "1").await.expect("no more auth");
     });
+}
+
+/// Other members may not have applied yet what gave it, and refuse it.
+#[test]
+fn a_new_token_is_shown_first_where_it_was_given() {
+    const RENEWALS: usize = 5;
+    let (spans, _) = observed(async {
+        let server = Server::start(Kind::Etch).await;
+        with_users(&server).await;
+        let mut proxies = Vec::new();
+        for _ in 0..3 {
+            proxies.push(Proxy::start(server.address()).await);
+        }
+        let root = Config::new([server.endpoint.as_str()]).user("root", "r");
+        let root = Client::connect(root).await.expect("a client");
+        let all = Config::new(proxies.iter().map(|proxy| proxy.endpoint.clone()));
+        let alice = Client::connect(all.user("alice", "a")).await.expect("a client");
+        until("all three are connected", || async {
+            // More than a greeting takes: a call has gone through it.
+            alice.get("w/a").await.is_ok() && proxies.iter().all(|proxy| proxy.asked() > 2000)
+        })
+        .await;
+        for _ in 0..RENEWALS {
+            // The same password, and no token of hers is good any more.
+            root.user_change_password("alice", "a").await.expect("changed");
+            alice.put("w/a", "1").await.expect("with a new token");
+            alice.put("w/b", "1").await.expect("with the same one");
+        }
+    });
+    let puts: Vec<&String> = spans.iter().filter(|span| span.contains("KV/Put")).collect();
+    assert_eq!(puts.len(), 2 * RENEWALS);
+    for pair in puts.chunks(2) {
+        assert_eq!(
+            (field(pair[0], "attempts"), field(pair[1], "attempts")),
+            (Some("2"), Some("1"))
+        );
+        assert_eq!(field(pair[0], "endpoint"), field(pair[1], "endpoint"), "{pair:?}");
+    }
 }
 
 #[test]
