@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 pub mod auth;
 pub mod config;
 pub mod driver;

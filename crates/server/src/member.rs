@@ -2,7 +2,7 @@
 //! to its node. Not here: anything that belongs to one thread.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use etch_transcode::Common;
 use prost::Message as _;
 use tokio::sync::oneshot;
 
+use crate::aside::Aside;
 use crate::auth::Guard;
 use crate::auth::claim::Claim;
 use crate::driver::clock::Clock;
@@ -33,6 +34,7 @@ use crate::driver::inbox::{Caller, Command, Inbox, Outcome};
 use crate::http::{self, Site};
 use crate::logging::Logger;
 use crate::metrics::Metrics;
+use crate::services::snapshot::Snapshots;
 
 /// What requests are held to.
 #[derive(Clone, Debug)]
@@ -90,8 +92,10 @@ pub struct Member {
     pub backend: Arc<Bolt>,
     /// Where the B+tree's file is.
     pub snap_dir: PathBuf,
-    /// Snapshots that are copied ahead for clients that read slowly.
-    pub snapshot_copies: Arc<AtomicUsize>,
+    /// Where defragmentations run.
+    pub defragmenting: Aside,
+    /// What snapshots for clients need.
+    pub snapshots: Snapshots,
     /// What requests are held to.
     pub limits: RequestLimits,
     /// The clock.

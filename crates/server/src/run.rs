@@ -27,6 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc as channel, oneshot, watch};
 
+use crate::aside::Aside;
 use crate::auth::Guard;
 use crate::config::{self, Config};
 use crate::driver::auto_compact;
@@ -45,6 +46,7 @@ use crate::net::NetThread;
 use crate::net::accept::{self, Lane, Listener};
 use crate::net::bind::{self, Served};
 use crate::net::port::Offer;
+use crate::services::snapshot::Snapshots;
 use crate::{gateway, gauges, log_error, log_info, log_warn, notify};
 
 /// The quota that 0 stands for, as in etcd.
@@ -367,7 +369,8 @@ impl Parts {
             quota: Arc::clone(state.quota()),
             backend: Arc::clone(&self.backend),
             snap_dir: snap_dir.into(),
-            snapshot_copies: Arc::default(),
+            defragmenting: Aside::new("defragment"),
+            snapshots: Snapshots::default(),
             limits: request_limits(config),
             clock,
             log: log.clone(),

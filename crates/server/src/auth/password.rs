@@ -1,20 +1,18 @@
-//! Passwords: hashed and compared by bcrypt, which is slow on purpose, and therefore on threads of its own, one for
-//! each core at a time, which stand back where the store wants to go on: a storm of logins waits for itself, not
-//! the store for it. Not here: whose password it is.
+//! Passwords: hashed and compared by bcrypt, which is slow on purpose, and therefore beside the store (`aside`): a storm
+//! of logins waits for itself, not the store for it. Not here: whose password it is.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bcrypt::Version;
-use rustix::process::setpriority_process;
-use tokio::sync::{Semaphore, oneshot};
 
 use super::throttle::Throttle;
+use crate::aside::Aside;
 
 /// The costs that bcrypt knows, and the one taken in place of others.
 const COSTS: std::ops::RangeInclusive<u64> = 4..=31;
@@ -23,9 +21,6 @@ const DEFAULT_COST: u64 = 10;
 const LONGEST: usize = 72;
 /// Logins that may wait for their turn.
 const WAITING: usize = 256;
-
-/// How nice the threads are: beside a thread of the store that has as much to do they get a quarter of the core.
-const NICE: i32 = 5;
 
 /// Why there is no hash, or no verdict.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +46,7 @@ impl fmt::Display for PasswordError {
 /// Hashes and compares passwords.
 pub struct Passwords {
     cost: u32,
-    turns: Arc<Semaphore>,
+    aside: Aside,
     waiting: AtomicUsize,
     throttle: Throttle,
     /// A hash that no password has, to compare with where there is no user.
@@ -62,10 +57,9 @@ impl Passwords {
     /// With `--bcrypt-cost`.
     pub fn new(cost: u64) -> Self {
         let cost = if COSTS.contains(&cost) { cost } else { DEFAULT_COST };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cost: cost as u32,
-            turns: Arc::new(Semaphore::new(cores)),
+            aside: Aside::new("password"),
             waiting: AtomicUsize::new(0),
             throttle: Throttle::default(),
             decoy: OnceLock::new(),
@@ -126,20 +120,8 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let failed = |why: &dyn fmt::Display| PasswordError::Failed(why.to_string());
         let _place = Place::take(&self.waiting)?;
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|e| failed(&e))?;
-        let (tell, done) = oneshot::channel();
-        // A thread's niceness is for life, so it serves for nothing else. Beside bcrypt it costs nothing to make.
-        let made = std::thread::Builder::new().name("password".into()).spawn(move || {
-            // Kept until the work is done, also where nobody waits for it any more.
-            let _turn = turn;
-            // Linux takes the caller's thread for the process. Where it is refused, it is as fair as others.
-            let _ = setpriority_process(None, NICE);
-            let _ = tell.send(work());
-        });
-        made.map_err(|e| failed(&e))?;
-        done.await.map_err(|e| failed(&e))
+        self.aside.run(work).await.map_err(|e| PasswordError::Failed(e.to_string()))
     }
 }
 
@@ -221,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_too_many_waiting_is_turned_away() {
         let all = passwords();
-        let _turns = all.turns.acquire_many(all.turns.available_permits() as u32).await.unwrap();
+        let _turns = all.aside.hold().await;
         let places: Vec<_> = (0..WAITING).map(|_| Place::take(&all.waiting).unwrap()).collect();
         assert_eq!(all.hash("x".into()).await, Err(PasswordError::Busy));
         drop(places);

@@ -99,8 +99,7 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     let backend = Arc::clone(&net.member.backend);
     let (began, disk) = (Instant::now(), &net.member.metrics.disk);
     disk.defrag_inflight.add(1);
-    let shrunk = tokio::task::spawn_blocking(move || shrink_all(backend.as_ref()));
-    let shrunk = shrunk.await;
+    let shrunk = net.member.defragmenting.run(move || shrink_all(backend.as_ref())).await;
     disk.defrag_inflight.add(-1);
     disk.backend_defrag.observe(began.elapsed());
     match shrunk {

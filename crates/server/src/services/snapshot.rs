@@ -1,6 +1,7 @@
-//! `etcdserverpb.Maintenance.Snapshot`: the file at one root, piece by piece, then its SHA-256. A client that
-//! reads slower than others write does not make the file grow: what is left for it is copied ahead. Not here:
-//! the file (`etch_disk::backend`).
+//! `etcdserverpb.Maintenance.Snapshot`: the file at one root, piece by piece, then its SHA-256. It is read and hashed
+//! beside the store (`aside`): a net thread that did it would keep its other connections waiting for the disk. A client
+//! that reads slower than others write does not make the file grow: what is left for it is copied ahead. Not here: the
+//! file (`etch_disk::backend`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,12 +23,16 @@ use tokio::time::MissedTickBehavior;
 
 use super::methods::Method;
 use super::{decode_streamed, internal, status};
+use crate::aside::Aside;
 use crate::auth::claim::Claim;
 use crate::log_info;
 use crate::net::Net;
 
 /// Bytes in one message.
 const BLOB: usize = 32 << 10;
+/// Messages that are made at a time: they take about as long to read as a thread that reads them may have of a core
+/// without a pause, and are what a snapshot holds in memory.
+const STRETCH: usize = 32;
 /// Bytes of pages that would be free but for readers of older roots, from which on what is left of a snapshot
 /// is copied ahead. An idle store's snapshot may take as long as it likes without one.
 const HELD: u64 = 32 << 20;
@@ -35,6 +40,20 @@ const HELD: u64 = 32 << 20;
 const LOOK: Duration = Duration::from_millis(500);
 /// Copies at a time: each takes up to the size of the database.
 const COPIES: usize = 2;
+
+/// What a member's snapshots share.
+pub struct Snapshots {
+    reading: Aside,
+    copying: Aside,
+    copies: Arc<AtomicUsize>,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        let (reading, copying) = (Aside::new("snapshot"), Aside::new("snapshot-copy"));
+        Self { reading, copying, copies: Arc::default() }
+    }
+}
 
 /// `Snapshot`.
 pub async fn snapshot(
@@ -72,6 +91,37 @@ impl Source {
     }
 }
 
+/// How far a snapshot was read.
+struct Reader {
+    source: Source,
+    at: u64,
+    total: u64,
+    sum: Sha256,
+    version: String,
+}
+
+impl Reader {
+    /// The next messages.
+    fn read(&mut self) -> io::Result<Vec<Bytes>> {
+        let mut pieces = Vec::with_capacity(STRETCH);
+        while self.at < self.total && pieces.len() < STRETCH {
+            let blob = self.source.read(self.at)?.freeze();
+            if blob.is_empty() {
+                return Err(io::Error::other("the snapshot ended early"));
+            }
+            self.at += blob.len() as u64;
+            self.sum.update(&blob);
+            pieces.push(piece(self.total - self.at, blob, &self.version));
+        }
+        Ok(pieces)
+    }
+
+    /// The last one.
+    fn digest(self) -> Bytes {
+        piece(0, Bytes::copy_from_slice(&self.sum.finalize()), &self.version)
+    }
+}
+
 async fn send(
     net: &Rc<Net>,
     call: &CallInfo,
@@ -91,37 +141,33 @@ async fn send(
     let root = net.member.backend.snapshot();
     let total = root.size();
     log_info!(net.member.log, "sending database snapshot to client", "total-bytes" => total);
-    let mut source = Source::Root(root);
-    let mut sum = Sha256::new();
-    let mut sent = 0;
+    let source = Source::Root(root);
+    let mut reader = Reader { source, at: 0, total, sum: Sha256::new(), version };
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while sent < total {
-        let blob = source.read(sent).map_err(|e| internal(&e))?.freeze();
-        if blob.is_empty() {
-            return Err(Status::new(Code::Internal, "the snapshot ended early"));
-        }
-        sent += blob.len() as u64;
-        sum.update(&blob);
-        let sending = sender.send(piece(total - sent, blob, &version));
-        tokio::pin!(sending);
-        loop {
-            tokio::select! {
-                biased;
-                _ = looks.tick(), if matches!(source, Source::Root(_)) => {
-                    if net.member.backend.held_bytes() > HELD {
-                        source = copy_ahead(net, source, sent, total).await?;
+    while reader.at < total {
+        let read = move || (reader.read(), reader);
+        let (pieces, back) =
+            net.member.snapshots.reading.run(read).await.map_err(|e| internal(&e))?;
+        reader = back;
+        for piece in pieces.map_err(|e| internal(&e))? {
+            let sending = sender.send(piece);
+            tokio::pin!(sending);
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = looks.tick(), if matches!(reader.source, Source::Root(_)) => {
+                        if net.member.backend.held_bytes() > HELD {
+                            reader.source = copy_ahead(net, reader.source, reader.at, total).await?;
+                        }
                     }
+                    sent = &mut sending => { sent?; break }
                 }
-                sent = &mut sending => { sent?; break }
             }
+            counts.sent(Method::Snapshot, 1);
         }
-        counts.sent(Method::Snapshot, 1);
-        // Reading pages may wait for the disk: others get their turn between two pieces.
-        tokio::task::yield_now().await;
     }
-    let digest = Bytes::copy_from_slice(&sum.finalize());
-    sender.send(piece(0, digest, &version)).await?;
+    sender.send(reader.digest()).await?;
     counts.sent(Method::Snapshot, 1);
     log_info!(net.member.log, "successfully sent database snapshot to client", "total-bytes" => total);
     Ok(())
@@ -153,15 +199,14 @@ impl Drop for Place {
 /// Copies what is left of a root into a file without a name, and lets go of the root.
 async fn copy_ahead(net: &Net, source: Source, from: u64, to: u64) -> Result<Source, Status> {
     let Source::Root(root) = source else { return Ok(source) };
-    let Some(place) = Place::take(&net.member.snapshot_copies) else {
+    let Some(place) = Place::take(&net.member.snapshots.copies) else {
         let why = "the snapshot is read more slowly than the database changes, and so are others";
         return Err(Status::new(Code::ResourceExhausted, why));
     };
     log_info!(net.member.log, "copying ahead a snapshot that is read slowly", "remaining-bytes" => to - from);
     let dir = net.member.snap_dir.clone();
-    let copied = tokio::task::spawn_blocking(move || copy(&root, &dir, from, to)).await;
-    let copied = copied.unwrap_or_else(|e| Err(io::Error::other(e)));
-    let file = copied.map_err(|e| {
+    let copied = net.member.snapshots.copying.run(move || copy(&root, &dir, from, to)).await;
+    let file = copied.flatten().map_err(|e| {
         let why = format!("cannot copy ahead a snapshot that is read slowly: {e}");
         Status::new(Code::Unavailable, why)
     })?;

@@ -1,0 +1,50 @@
+//! Work beside the store: on threads of its own, one for each core at a time, which stand back where the store wants to
+//! go on. Not here: how much may wait for its turn.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::setpriority_process;
+use tokio::sync::{Semaphore, oneshot};
+
+/// How nice the threads are: beside a thread of the store that has as much to do they get a quarter of the core.
+const NICE: i32 = 5;
+
+/// One kind of such work.
+pub struct Aside {
+    name: &'static str,
+    turns: Arc<Semaphore>,
+}
+
+impl Aside {
+    /// Work whose threads bear this name.
+    pub fn new(name: &'static str) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self { name, turns: Arc::new(Semaphore::new(cores)) }
+    }
+
+    /// Does a piece of work once it is its turn. It is ended also where nobody waits for it any more.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
+        let (tell, done) = oneshot::channel();
+        // A thread's niceness is for life, so it serves for nothing else. Beside the work it costs little to make.
+        thread::Builder::new().name(self.name.into()).spawn(move || {
+            // Kept until the work is done.
+            let _turn = turn;
+            // Linux takes the caller's thread for the process. Where it is refused, it is as fair as others.
+            let _ = setpriority_process(None, NICE);
+            let _ = tell.send(work());
+        })?;
+        done.await.map_err(io::Error::other)
+    }
+
+    /// Takes all turns, so that work waits.
+    #[cfg(test)]
+    pub async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.turns.acquire_many(self.turns.available_permits() as u32).await.expect("never closed")
+    }
+}
