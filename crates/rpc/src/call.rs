@@ -76,6 +76,15 @@ impl CallInfo {
         self.head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
     }
 
+    /// What the server makes of the request headers, which is made once for all calls of a connection that bear the same.
+    ///
+    /// # Panics
+    /// If another type of it was asked for before.
+    pub fn note<T: 'static>(&self, make: impl FnOnce(&HeaderMap) -> T) -> &T {
+        let note = self.head.note.get_or_init(|| Box::new(make(&self.head.headers)));
+        note.downcast_ref().expect("one type of notes")
+    }
+
     /// All request headers but the pseudo-headers and the deadline.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers

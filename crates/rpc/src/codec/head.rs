@@ -1,7 +1,8 @@
 //! A request's head: pseudo-headers and headers by the rules of RFC 9113, 8.2 and 8.3, made once for all requests
 //! that say the same. Not here: what is gRPC in it (`crate::http2`).
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(crate) struct Head {
     pub(crate) length: Option<u64>,
     /// Where it leads and whether messages may be packed, once all checks have found it good.
     pub(crate) good: Cell<Option<(Route, bool)>>,
+    /// What the server has made of the headers.
+    pub(crate) note: OnceCell<Box<dyn Any>>,
 }
 
 /// A head that breaks the rules of HTTP/2, which ends its stream.
@@ -58,6 +61,7 @@ impl Head {
             content: None,
             length: None,
             good: Cell::new(None),
+            note: OnceCell::new(),
         }
     }
 
@@ -89,7 +93,8 @@ impl Head {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed)?;
         let uri = uri(&method, &pseudo)?;
         let content = ContentType::of(&headers);
-        Ok(Head { method, uri, headers, content, length, good: Cell::new(None) })
+        let (good, note) = (Cell::new(None), OnceCell::new());
+        Ok(Head { method, uri, headers, content, length, good, note })
     }
 }
 

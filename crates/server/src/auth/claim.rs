@@ -12,6 +12,7 @@ use super::{TokenKind, fingerprint};
 use crate::driver::clock::unix_ms;
 use crate::log_warn;
 use crate::net::Net;
+use crate::services::metadata::Metadata;
 
 /// Who calls: a user, nobody, or somebody with a token that is worth nothing.
 #[derive(Clone, Debug)]
@@ -87,13 +88,6 @@ impl Claim {
     }
 }
 
-/// The token of a call, if it has one.
-fn token(call: &CallInfo) -> Option<&str> {
-    let given = call.metadata("token").or_else(|| call.metadata("authorization"))?;
-    let token = std::str::from_utf8(given).unwrap_or_default();
-    Some(token.strip_prefix("Bearer ").unwrap_or(token))
-}
-
 /// The index of a token that another member gave out and that has not come through here yet. Where we are the
 /// only voter there is none.
 pub fn ahead(net: &Net, call: &CallInfo) -> Option<u64> {
@@ -102,7 +96,7 @@ pub fn ahead(net: &Net, call: &CallInfo) -> Option<u64> {
     if !simple || !member.auth.is_enabled() || member.view.is_lone_leader() {
         return None;
     }
-    SimpleTokens::waits_for(token(call)?).filter(|index| *index > member.view.applied())
+    SimpleTokens::waits_for(Metadata::of(call).token.as_deref()?).filter(|index| *index > member.view.applied())
 }
 
 /// How often it is looked whether an index has come through, and how many times.
@@ -120,7 +114,9 @@ pub async fn catch_up(net: &Net, index: u64) {
 }
 
 fn identify(net: &Net, call: &CallInfo) -> Result<Option<AuthInfo>, Error> {
-    let Some(token) = token(call) else { return Ok(by_certificate(net, call)) };
+    let Some(token) = &Metadata::of(call).token else {
+        return Ok(by_certificate(net, call));
+    };
     match by_token(net, token) {
         Some(user) => Ok(Some(user)),
         None => {
@@ -183,21 +179,6 @@ mod tests {
         let headers: HeaderMap = pairs.collect();
         let peer = Peer { common_name: common_name.map(str::to_owned), ..Peer::default() };
         CallInfo::new(headers, Rc::new(peer), None)
-    }
-
-    #[test]
-    fn a_token_comes_under_either_name_and_grpcs_goes_first() {
-        let tokens = [
-            (vec![("token", "a.1")], Some("a.1")),
-            (vec![("authorization", "a.1")], Some("a.1")),
-            (vec![("authorization", "Bearer a.1")], Some("a.1")),
-            (vec![("authorization", "b.2"), ("token", "a.1")], Some("a.1")),
-            (vec![("token", "")], Some("")),
-            (vec![], None),
-        ];
-        for (headers, want) in tokens {
-            assert_eq!(token(&call(&headers, None)), want, "{headers:?}");
-        }
     }
 
     #[test]

@@ -108,12 +108,14 @@ pub struct Net {
     permissions: RefCell<Held>,
     /// Signed tokens that were good.
     pub verified: Verified,
-    /// Calls of this turn by the version that their client names, for the metrics.
+    /// Calls not yet told of by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
     /// Large answers that are under way.
     pub large_answers: LargeAnswers,
     /// Told of when there has been no leader for long.
     leaderless: Notify,
+    /// Told of when a turn has gathered something.
+    gathered: Notify,
     /// Where handshakes enter.
     pub gate: Rc<Gate>,
     /// What is logged of connections that were not let in.
@@ -122,6 +124,9 @@ pub struct Net {
 
 /// Streams that ask for a leader end after so many election timeouts without one, as in etcd.
 const LEADERLESS: u32 = 3;
+
+/// Commands that are handed over at once: more at a time make none of them cheaper, and the node can begin.
+const ENOUGH: usize = 64;
 
 /// Room for encoded replies, taken anew when it is used up.
 const BUFFER: usize = 64 << 10;
@@ -153,6 +158,7 @@ impl Net {
             versions: RefCell::default(),
             large_answers: LargeAnswers::default(),
             leaderless: Notify::new(),
+            gathered: Notify::new(),
             gate: Gate::new(Bounds::default()),
             refusals: Refusals::default(),
         })
@@ -216,29 +222,39 @@ impl Net {
         self.member.inbox.extend(&mut self.outbox.borrow_mut());
     }
 
-    /// The end of a turn: what it gathered is handed over, and what it counted.
+    /// The end of a connection's turn: what it gathered is handed over once the others have had theirs.
     pub fn end_turn(&self) {
-        if !self.take_turn() {
+        self.take_turn();
+        if self.outbox.borrow().len() >= ENOUGH {
             self.send_now();
         }
-        self.tell_versions();
+        self.gathered.notify_one();
+    }
+
+    /// Hands over what all connections have gathered that had something to say at the same time, whose turns come before
+    /// this task's: the node is woken once for all of them, and what they ask for goes through the log together.
+    pub async fn hand_over(&self) {
+        loop {
+            self.gathered.notified().await;
+            self.send_now();
+            self.tell_versions();
+        }
     }
 
     /// Takes the node's turn with what was gathered, its write of the log included, where that keeps nobody waiting. It
     /// saves a wake of the node's thread and one of this, which together cost about what a flush takes.
-    fn take_turn(&self) -> bool {
+    fn take_turn(&self) {
         let mut outbox = self.outbox.borrow_mut();
         let waiting = self.waiting.borrow().len() - self.free.borrow().len();
         let connections = self.turns.connections.load(Ordering::Relaxed);
         if !keeps_nobody_waiting(connections, outbox.len(), waiting) {
-            return false;
+            return;
         }
         let mut outcomes = self.outcomes.take();
-        let taken = self.turns.helm.turn_at_rest(self.number, &mut outbox, &mut outcomes);
+        self.turns.helm.turn_at_rest(self.number, &mut outbox, &mut outcomes);
         drop(outbox);
         self.deliver(&mut outcomes);
         self.outcomes.set(outcomes);
-        taken
     }
 
     /// Gives each outcome to the call that waits for it.
@@ -318,8 +334,7 @@ impl Net {
     }
 
     /// Counts a call by its client's version; the metrics hear of it once a turn.
-    pub fn requested(&self, version: Option<&[u8]>, flow: Flow) {
-        let version = version.unwrap_or(b"unknown");
+    pub fn requested(&self, version: &[u8], flow: Flow) {
         let mut versions = self.versions.borrow_mut();
         match versions.iter_mut().find(|(v, f, _)| v == version && *f == flow) {
             Some((.., count)) => *count += 1,

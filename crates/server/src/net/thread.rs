@@ -70,6 +70,8 @@ impl NetThread {
         let watch = tokio::task::spawn_local(async move { watched.watch_leader().await });
         let answers = Rc::clone(&net);
         let let_go = tokio::task::spawn_local(async move { answers.let_go_of_roots().await });
+        let gathers = Rc::clone(&net);
+        let hand_over = tokio::task::spawn_local(async move { gathers.hand_over().await });
         let limits = Rc::new(self.limits);
         let mut connections = JoinSet::new();
         let mut stop = self.stop.clone();
@@ -91,6 +93,7 @@ impl NetThread {
         while connections.join_next().await.is_some() {}
         watch.abort();
         let_go.abort();
+        hand_over.abort();
         mail.abort();
     }
 }

@@ -11,6 +11,7 @@ pub mod lease;
 pub mod line;
 pub mod lock;
 pub mod maintenance;
+pub mod metadata;
 pub mod methods;
 pub mod snapshot;
 pub mod watch;
@@ -25,6 +26,7 @@ use etch_state::Reply as Done;
 use etch_state::mvcc::ReadError;
 use prost::{Message, Name};
 
+use self::metadata::Metadata;
 use self::methods::Method;
 use crate::auth::claim::{self, Claim};
 use crate::log_warn;
@@ -75,26 +77,21 @@ fn broken(why: Broken) -> Status {
 /// What every call is held to before its method sees it: the client's version must be text, and who asks
 /// for a leader must find one.
 pub fn admit(member: &Member, call: &CallInfo) -> Result<(), Error> {
-    let version = call.metadata("client-api-version").unwrap_or_default();
-    if std::str::from_utf8(version).is_err() {
+    let said = Metadata::of(call);
+    if std::str::from_utf8(&said.version).is_err() {
         return Err(Error::InvalidClientApiVersion);
     }
-    if wants_leader(call) && member.view.leader() == 0 {
+    if said.wants_leader && member.view.leader() == 0 {
         return Err(Error::NoLeader);
     }
     Ok(())
-}
-
-/// True if the call asks to be refused where there is no leader.
-pub fn wants_leader(call: &CallInfo) -> bool {
-    call.metadata("hasleader") == Some(b"true")
 }
 
 /// A unary call, whole: checked, answered here or sent on its way.
 pub fn unary(net: &Rc<Net>, method: Method, call: CallInfo, message: Bytes, reply: Reply) {
     let began_ms = net.member.clock.now_ms();
     net.member.metrics.started(method);
-    net.requested(call.metadata("client-api-version"), Flow::Unary);
+    net.requested(&Metadata::of(&call).version, Flow::Unary);
     if let Err(error) = admit(&net.member, &call) {
         return net.fail(method, began_ms, reply, status(error));
     }
@@ -266,11 +263,11 @@ pub async fn stream(
     sender: StreamSender,
 ) -> Status {
     net.member.metrics.started(method);
-    net.requested(call.metadata("client-api-version"), Flow::Stream);
+    net.requested(&Metadata::of(&call).version, Flow::Stream);
     let counted = Counted { net: Rc::clone(&net), method, code: Code::Cancelled };
     let status = match admit(&net.member, &call) {
         Err(error) => status(error),
-        Ok(()) if wants_leader(&call) => {
+        Ok(()) if Metadata::of(&call).wants_leader => {
             tokio::select! {
                 status = serve(&net, method, &call, messages, sender) => status,
                 () = net.leader_lost() => status(Error::NoLeader),
