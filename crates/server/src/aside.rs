@@ -48,3 +48,38 @@ impl Aside {
         self.turns.acquire_many(self.turns.available_permits() as u32).await.expect("never closed")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_stands_back_and_its_caller_does_not() {
+        let before = getpriority_process(None).unwrap();
+        let nice = Aside::new("test").run(|| getpriority_process(None).unwrap()).await.unwrap();
+        assert_eq!(nice, before.max(NICE));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_fails_alone() {
+        let aside = Aside::new("test");
+        let failed = aside.run(|| panic!("as a broken invariant does")).await;
+        assert!(failed.is_err());
+        assert_eq!(aside.run(|| 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn work_waits_for_its_turn() {
+        let aside = Aside::new("test");
+        let held = aside.hold().await;
+        let mut work = std::pin::pin!(aside.run(|| 7));
+        let pending =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(work.as_mut().poll(cx).is_pending()));
+        assert!(pending.await, "all turns are taken");
+        drop(held);
+        assert_eq!(work.await.unwrap(), 7);
+    }
+}

@@ -96,7 +96,8 @@ pub fn ahead(net: &Net, call: &CallInfo) -> Option<u64> {
     if !simple || !member.auth.is_enabled() || member.view.is_lone_leader() {
         return None;
     }
-    SimpleTokens::waits_for(Metadata::of(call).token.as_deref()?).filter(|index| *index > member.view.applied())
+    SimpleTokens::waits_for(Metadata::of(call).token.as_deref()?)
+        .filter(|index| *index > member.view.applied())
 }
 
 /// How often it is looked whether an index has come through, and how many times.

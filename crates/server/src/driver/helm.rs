@@ -22,10 +22,6 @@ use crate::metrics::{Metrics, Op};
 /// it, and to be woken by that, costs more than goes undone meanwhile.
 const OWN_WRITE_BYTES: usize = 16 << 10;
 
-/// A net thread takes the node's turn only while its writes take no longer than this, as far as those before tell: what
-/// it saves is two wakes, a tenth of that.
-const QUICK_WRITE: Duration = Duration::from_millis(1);
-
 /// What turns work with.
 pub struct Helm {
     /// The member.
@@ -244,12 +240,13 @@ impl SharedHelm {
         turned
     }
 
-    /// The net thread `mine` has the turn, if the node is at rest and writes are quick: true if it had. `commands` are
+    /// The net thread `mine` has the turn, if the node is at rest and writes take less than `patience`: true if it had. `commands` are
     /// taken then, and `outcomes` has what came of them, and of whatever else this thread waits for; what has not come
     /// yet goes to its mailbox, as ever. At most one write is made here.
     pub fn turn_at_rest(
         &self,
         mine: usize,
+        patience: Duration,
         commands: &mut Vec<Command>,
         outcomes: &mut Vec<(usize, Outcome)>,
     ) -> bool {
@@ -262,7 +259,7 @@ impl SharedHelm {
             // The node's thread will find it so, and end the process.
             Err(TryLockError::Poisoned(_)) => return false,
         };
-        let Some(helm) = held.as_mut().filter(|helm| helm.kept.write < QUICK_WRITE) else {
+        let Some(helm) = held.as_mut().filter(|helm| helm.kept.write < patience) else {
             return false;
         };
         let mut turned = helm.turn(commands, Some(mine), true);

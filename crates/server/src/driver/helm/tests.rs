@@ -23,6 +23,8 @@ use super::*;
 use crate::config::Config;
 use crate::driver::wal_thread::LogWriter;
 
+/// How long a net thread waits for a write.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a node sleeps at the most while a test looks at it.
 const LONG_MS: u64 = 60_000;
 
@@ -156,7 +158,7 @@ fn a_turn_at_rest_answers_what_is_durable() {
     ];
     let mut outcomes = Vec::new();
     let (taken, woke_to) =
-        world.at_rest(|| world.helm.turn_at_rest(0, &mut commands, &mut outcomes));
+        world.at_rest(|| world.helm.turn_at_rest(0, PATIENCE, &mut commands, &mut outcomes));
     assert!(taken && commands.is_empty());
     assert_eq!(woke_to, 0, "nothing was left to the node's thread");
     assert_eq!(revisions(outcomes), [(3, 2)]);
@@ -183,12 +185,12 @@ fn who_must_not_wait_leaves_the_turn_to_the_node() {
     let (mut commands, mut outcomes) =
         (vec![put("a", Caller::Net { thread: 0, slot: 0 })], Vec::new());
     let mut refused = |world: &World, why: &str| {
-        assert!(!world.helm.turn_at_rest(0, &mut commands, &mut outcomes), "{why}");
+        assert!(!world.helm.turn_at_rest(0, PATIENCE, &mut commands, &mut outcomes), "{why}");
         assert!(commands.len() == 1 && outcomes.is_empty(), "{why}");
     };
     refused(&world, "the node's thread is awake");
     world.at_rest(|| {
-        world.with_helm(|helm| helm.kept.write = QUICK_WRITE);
+        world.with_helm(|helm| helm.kept.write = PATIENCE);
         refused(&world, "the disk is slow");
         world.with_helm(|helm| helm.kept.write = Duration::ZERO);
         let held = world.helm.helm.lock().unwrap();
@@ -222,7 +224,7 @@ fn a_turn_sets_the_node_an_earlier_alarm() {
         world.inbox.wake_by(asleep + LONG_MS);
         assert!(world.inbox.is_at_rest(), "a later time changes nothing");
         let mut commands = vec![put("a", Caller::Net { thread: 0, slot: 0 })];
-        assert!(world.helm.turn_at_rest(0, &mut commands, &mut Vec::new()));
+        assert!(world.helm.turn_at_rest(0, PATIENCE, &mut commands, &mut Vec::new()));
         assert!(!world.inbox.is_at_rest(), "the next tick comes before that");
     });
 }
@@ -240,6 +242,8 @@ fn a_node_that_panicked_goes_no_further() {
         threads.spawn(turn).join()
     });
     assert!(broken.is_err());
-    assert!(!world.at_rest(|| world.helm.turn_at_rest(0, &mut Vec::new(), &mut Vec::new())).0);
+    assert!(
+        !world.at_rest(|| world.helm.turn_at_rest(0, PATIENCE, &mut Vec::new(), &mut Vec::new())).0
+    );
     world.helm.turn(&mut Vec::new());
 }
