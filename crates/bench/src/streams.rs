@@ -16,6 +16,8 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const PUT: &str = "/etcdserverpb.KV/Put";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const LIMIT: Duration = Duration::from_secs(120);
+/// A renewal that is not answered for so long is not answered any more: etcd's proxy forgets some.
+const FORGOTTEN: Duration = Duration::from_secs(20);
 const KEY: &[u8] = b"fan-out";
 
 /// Messages out of the pieces of a stream.
@@ -290,7 +292,7 @@ pub fn keep_alive(
         latency: histogram(),
         message: Vec::new(),
     };
-    engine.run(&mut driver, time + LIMIT)?;
+    engine.run(&mut driver, time + FORGOTTEN)?;
     if driver.failed > 0 || driver.answers == 0 {
         return Err(format!("{} answers, {} streams ended", driver.answers, driver.failed));
     }
