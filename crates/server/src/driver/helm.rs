@@ -240,9 +240,9 @@ impl SharedHelm {
         turned
     }
 
-    /// The net thread `mine` has the turn, if the node is at rest and writes take less than `patience`: true if it had. `commands` are
-    /// taken then, and `outcomes` has what came of them, and of whatever else this thread waits for; what has not come
-    /// yet goes to its mailbox, as ever. At most one write is made here.
+    /// The net thread `mine` has the turn, if the node is at rest and writes take less than `patience`: true if it had.
+    /// `commands` are taken then, and `outcomes` has what came of them, and of whatever else this thread waits for; what
+    /// has not come yet goes to its mailbox, as ever. At most one write is made here.
     pub fn turn_at_rest(
         &self,
         mine: usize,

@@ -116,7 +116,7 @@ pub struct Net {
     pub large_answers: LargeAnswers,
     /// Told of when there has been no leader for long.
     leaderless: Notify,
-    /// Told of when a turn has gathered something.
+    /// Told of at the end of a connection's turn.
     gathered: Notify,
     /// Where handshakes enter.
     pub gate: Rc<Gate>,
@@ -476,7 +476,7 @@ mod tests {
     use super::{ALONE, AMONG_OTHERS, patience};
 
     #[test]
-    fn only_who_is_alone_is_busy_with_the_disk() {
+    fn how_long_a_thread_may_be_busy_with_the_disk() {
         assert_eq!(patience(1, 1, 1), Some(ALONE));
         assert_eq!(patience(1, 3, 3), Some(ALONE));
         assert_eq!(patience(2, 1, 1), Some(AMONG_OTHERS), "another connection may want to read");
