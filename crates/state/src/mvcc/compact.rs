@@ -1,7 +1,6 @@
 //! Compaction, in steps that never hold the writer for long. Not here: when to compact, and how long to rest between
 //! two steps.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -9,6 +8,7 @@ use etch_api::Error;
 use etch_disk::backend::Bucket;
 
 use super::Revision;
+use super::dropped::Dropped;
 use super::hash::Hasher;
 use super::index::Compaction;
 use super::load::{FINISHED, SCHEDULED};
@@ -38,8 +38,8 @@ pub enum Step {
 pub(super) struct Job {
     at: i64,
     phase: Phase,
-    /// Revisions to delete, ascending once the index is done.
-    dropped: Vec<(Revision, bool)>,
+    /// What is to be deleted, whole once the index is done.
+    dropped: Dropped,
     /// The hash, unless the compaction before was not complete when this one came: a hash must be over everything
     /// since that one (etcd's rule), and over nothing that it dropped.
     hash: Option<Hashing>,
@@ -65,7 +65,7 @@ enum Scan {
 enum Phase {
     Index(Compaction),
     Scan,
-    Delete(VecDeque<(Revision, bool)>),
+    Delete,
 }
 
 impl WriteBatch<'_> {
@@ -120,7 +120,7 @@ impl Writer {
 
 impl Job {
     fn new(at: i64, hash: Option<Hashing>) -> Self {
-        Self { at, phase: Phase::Index(Compaction::new(at)), dropped: Vec::new(), hash }
+        Self { at, phase: Phase::Index(Compaction::new(at)), dropped: Dropped::default(), hash }
     }
 
     /// A compaction that was scheduled before the store was opened.
@@ -133,10 +133,11 @@ impl Job {
             Phase::Index(compaction) => {
                 let mut index =
                     store.index.write().expect("a thread panicked with the index locked");
-                let done = index.compact_step(compaction, limit, &mut self.dropped);
+                let mut dropped = Vec::new();
+                let done = index.compact_step(compaction, limit, &mut dropped);
                 drop(index);
+                self.dropped.add(dropped);
                 if done {
-                    self.dropped.sort_unstable();
                     self.phase = Phase::Scan;
                 }
             }
@@ -146,23 +147,23 @@ impl Job {
                     self.hash = None;
                 }
                 if !matches!(scan, Ok(Scan::More | Scan::Waits)) {
-                    self.phase = Phase::Delete(std::mem::take(&mut self.dropped).into());
+                    self.phase = Phase::Delete;
                 }
                 if matches!(scan?, Scan::Waits) {
                     return Ok(Step::Waits);
                 }
             }
-            Phase::Delete(left) => {
-                let count = limit.min(left.len());
-                for (revision, tombstone) in left.drain(..count) {
+            Phase::Delete => {
+                let changes = self.dropped.take(limit);
+                store.stats().compacted_keys.add(changes.len() as u64);
+                for (revision, tombstone) in changes {
                     if tombstone {
                         state.pending.delete(Bucket::Key, revision.encode_tombstone());
                     } else {
                         state.pending.delete(Bucket::Key, revision.encode());
                     }
                 }
-                store.stats().compacted_keys.add(count as u64);
-                if left.is_empty() {
+                if self.dropped.is_empty() {
                     self.finish(store, state);
                     return Ok(Step::Done(self.at));
                 }
@@ -190,10 +191,10 @@ impl Job {
             hash.any_kept = store.any_alive(self.at) || keeps_tombstone(store, self.at)?;
         }
         let Hashing { hasher, next, any_kept } = hash;
-        let (dropped, mut bytes) = (&self.dropped, 0);
+        let (dropped, mut bytes) = (&mut self.dropped, 0);
         let more = store.scan(*next, self.at, limit, &mut |revision, tombstone, key, value| {
             hasher.add((revision, tombstone), key, value, || {
-                !*any_kept || dropped.binary_search(&(revision, tombstone)).is_err()
+                !*any_kept || !dropped.contains((revision, tombstone))
             });
             bytes += value.len();
             if bytes < SCAN_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -2,6 +2,7 @@
 //! joins them with the B+tree. Not here: what a transaction means (`txn`), and who watches (`watch`).
 
 mod compact;
+mod dropped;
 mod event;
 mod hash;
 mod history;
