@@ -110,7 +110,7 @@ pub struct Net {
     permissions: RefCell<Held>,
     /// Signed tokens that were good.
     pub verified: Verified,
-    /// Calls not yet told of by the version that their client names, for the metrics.
+    /// Calls of this turn by the version that their client names, for the metrics.
     versions: RefCell<Vec<(Vec<u8>, Flow, u64)>>,
     /// Large answers that are under way.
     pub large_answers: LargeAnswers,
@@ -232,10 +232,14 @@ impl Net {
 
     /// The end of a connection's turn: what it gathered is handed over once the others have had theirs.
     pub fn end_turn(&self) {
-        if self.outbox.borrow().len() >= ENOUGH {
+        let gathered = self.outbox.borrow().len();
+        if gathered >= ENOUGH {
             self.send_now();
+        } else if gathered > 0 {
+            self.gathered.notify_one();
         }
-        self.gathered.notify_one();
+        // Before the answers leave: whoever has one finds it counted.
+        self.tell_versions();
     }
 
     /// Hands over what all connections have gathered that had something to say at the same time, whose turns come before
@@ -245,7 +249,6 @@ impl Net {
             self.gathered.notified().await;
             self.take_turn();
             self.send_now();
-            self.tell_versions();
         }
     }
 
