@@ -30,9 +30,9 @@ use crate::net::Net;
 
 /// Bytes in one message.
 const BLOB: usize = 32 << 10;
-/// Messages that are made at a time: they take about as long to read as a thread that reads them may have of a core
-/// without a pause, and are what a snapshot holds in memory.
-const STRETCH: usize = 32;
+/// Messages that are made at a time. It is what a client holds of our memory that does not read; to make a thread for it
+/// takes a tenth of its time.
+const STRETCH: usize = 8;
 /// Bytes of pages that would be free but for readers of older roots, from which on what is left of a snapshot
 /// is copied ahead. An idle store's snapshot may take as long as it likes without one.
 const HELD: u64 = 32 << 20;
