@@ -67,6 +67,9 @@ pub struct Row {
 use Aim::{AtLeast, AtMost, Own};
 use Measure::{Anonymous, BeyondFlush, BeyondStore, Cpu, File, P50, P99, P999, Rate, Written};
 
+/// Ten times what either server waits before it commits.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// All of them.
 pub const ROWS: &[Row] = &[
     Row {
@@ -397,6 +400,8 @@ fn fan_out(
 
 fn list(server: &mut Server, scale: &Scale, size: usize, page: u64) -> Result<Sample, String> {
     fill(server, scale.keys, size)?;
+    // What a list takes is looked for, not what the fill has not put away yet.
+    thread::sleep(SETTLE);
     let mut engine = Engine::connect(server.addr(), 1)?;
     let window = Window::open(server)?;
     let requests =
