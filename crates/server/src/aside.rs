@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use rustix::process::setpriority_process;
+use rustix::process::nice;
 use tokio::sync::{Semaphore, oneshot};
 
-/// How nice the threads are: beside a thread of the store that has as much to do they get a quarter of the core.
+/// How much nicer the threads are than the process: beside a thread of the store that has as much to do they get a quarter of the core.
 const NICE: i32 = 5;
 
 /// One kind of such work.
@@ -35,8 +35,8 @@ impl Aside {
         thread::Builder::new().name(self.name.into()).spawn(move || {
             // Kept until the work is done.
             let _turn = turn;
-            // Linux takes the caller's thread for the process. Where it is refused, it is as fair as others.
-            let _ = setpriority_process(None, NICE);
+            // On Linux a thread's own. Where it is refused, it is as fair as others.
+            let _ = nice(NICE);
             let _ = tell.send(work());
         })?;
         done.await.map_err(io::Error::other)
@@ -59,7 +59,7 @@ mod tests {
     async fn work_stands_back_and_its_caller_does_not() {
         let before = getpriority_process(None).unwrap();
         let nice = Aside::new("test").run(|| getpriority_process(None).unwrap()).await.unwrap();
-        assert_eq!(nice, before.max(NICE));
+        assert_eq!(nice, (before + NICE).min(19));
         assert_eq!(getpriority_process(None).unwrap(), before);
     }
 

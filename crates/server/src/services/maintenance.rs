@@ -102,13 +102,12 @@ pub async fn defragment(net: &Rc<Net>) -> Result<Bytes, Status> {
     let shrunk = net.member.defragmenting.run(move || shrink_all(backend.as_ref())).await;
     disk.defrag_inflight.add(-1);
     disk.backend_defrag.observe(began.elapsed());
-    match shrunk {
-        Ok(Ok(())) => {
+    match shrunk.flatten() {
+        Ok(()) => {
             log_info!(net.member.log, "finished defragment");
             Ok(Bytes::new())
         }
-        Ok(Err(error)) => Err(internal(&error)),
-        Err(_) => Err(status(Error::Stopped)),
+        Err(error) => Err(internal(&error)),
     }
 }
 
