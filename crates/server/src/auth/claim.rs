@@ -161,7 +161,7 @@ fn by_certificate(net: &Net, call: &CallInfo) -> Option<AuthInfo> {
 /// says nothing of who is behind it.
 fn certified(call: &CallInfo) -> Option<Arc<str>> {
     let name = call.peer().common_name.as_deref()?;
-    call.metadata("grpcgateway-accept").is_none().then(|| Arc::from(name))
+    (!Metadata::of(call).by_gateway).then(|| Arc::from(name))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use etch_rpc::CallInfo;
 use http::{HeaderMap, HeaderValue};
 
-/// The metadata that etcd's clients send.
+/// The metadata that etcd's clients and gateways send.
 pub struct Metadata {
     /// The version of the API that the client speaks, as it names it.
     pub version: Box<[u8]>,
@@ -12,6 +12,8 @@ pub struct Metadata {
     pub token: Option<Box<str>>,
     /// True if the call is to be refused where there is no leader.
     pub wants_leader: bool,
+    /// True if a gateway for JSON makes the call, in the name of whoever asked it.
+    pub by_gateway: bool,
 }
 
 impl Metadata {
@@ -30,6 +32,7 @@ impl Metadata {
             version: value("client-api-version").unwrap_or(b"unknown").into(),
             token,
             wants_leader: value("hasleader") == Some(b"true"),
+            by_gateway: value("grpcgateway-accept").is_some(),
         }
     }
 }
